@@ -1,0 +1,82 @@
+"""The configuration: one YAML file, closed types, every error at once with file and line.
+
+The sections are the specs of the packages; this module only puts them together and makes paths absolute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from data_catalog.records import Spec
+from evaluation.specs import GateRule, SuiteSpec
+from generators.specs import CurateSpec, DocumentsSpec, GenerateSpec, TeacherSpec
+from training.specs import TrainSpec
+
+
+class StudentSpec(Spec):
+    """The base model that is taught."""
+
+    model: Path
+    """A model directory with safetensors; its tokenizer also measures the chunks."""
+    answer_unknown: str = "I do not know."
+    """What the student shall answer when it was never told."""
+    licence: str = "unknown"
+    """Licence of the base model, as the model card shall state it."""
+
+
+class StageDataSpec(Spec):
+    """Which items a stage trains on."""
+
+    recipes: tuple[str, ...] = ()
+    """Recipes whose accepted items enter; empty means the usual ones of the stage."""
+    documents: bool = True
+    """`pretrain`: the chunks themselves are part of the text."""
+    replay_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of training tokens that come from `replay`."""
+    samples: int = Field(default=4, ge=1, le=64)
+    """`dpo`: answers drawn from the student per question."""
+    sample_temperature: float = Field(default=0.9, gt=0, le=2)
+    """`dpo`: temperature of those answers."""
+    max_pairs: int = Field(default=2000, ge=1)
+    """`dpo`: pairs at most."""
+
+
+class StageConfig(Spec):
+    """One training stage, its data, and the gate behind it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """The name of the stage in commands, reports and lineage."""
+    train: TrainSpec
+    """What is trained and how; the sections are named for their `stage`."""
+    data: StageDataSpec = StageDataSpec()
+    gate: tuple[GateRule, ...] = ()
+
+
+class ScheduleSpec(Spec):
+    """When the `refresh` flow runs by itself."""
+
+    refresh_cron: str | None = None
+    """Five fields, such as `0 3 * * *`."""
+    timezone: str = "UTC"
+    """IANA name, such as `Asia/Shanghai`."""
+
+
+class Config(Spec):
+    """A project."""
+
+    project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """The name of the project: lower-case letters, digits, `-` and `_`."""
+    home: Path = Path(".tutelage")
+    """Where the catalogue, datasets, models and reports are kept."""
+    documents: DocumentsSpec
+    teacher: TeacherSpec
+    student: StudentSpec
+    generate: GenerateSpec = GenerateSpec()
+    curate: CurateSpec = CurateSpec()
+    replay: Path | None = None
+    """JSONL of general rows that keep the student's other skills."""
+    suites: dict[str, SuiteSpec] = Field(default_factory=dict)
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    schedule: ScheduleSpec = ScheduleSpec()

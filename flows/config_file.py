@@ -1,0 +1,302 @@
+"""From a YAML file to a `Config`: every error at once, each with file, line, key, and the key that was probably meant.
+
+Relative paths in the file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data_catalog.errors import ConfigError
+from flows.config import Config, StageConfig
+
+Location = tuple[str | int, ...]
+TEMPLATE_SUFFIX = ".jinja"
+CHECKS_BY_TEACHER = ("judge", "round_trip")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error in the file. Lines and columns count from 1."""
+
+    line: int
+    column: int
+    key: str
+    text: str
+
+    def render(self, path: Path) -> str:
+        place = f"{path}:{self.line}:{self.column}"
+        return f"{place}  {self.key}: {self.text}" if self.key else f"{place}  {self.text}"
+
+
+@dataclass
+class _Tree:
+    """Plain values of a YAML file, with the place where each one stands."""
+
+    value: Any = None
+    marks: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, location: Location) -> tuple[int, int]:
+        """Return the line and column of `location`, or of its nearest ancestor that stands in the file."""
+        while location and location not in self.marks:
+            location = location[:-1]
+        return self.marks.get(location, (1, 1))
+
+    def problem(self, location: Location, text: str) -> None:
+        line, column = self.place(location)
+        self.problems.append(Problem(line, column, dotted(location), text))
+
+
+def dotted(location: Location) -> str:
+    """Return `stages[0].train.learning_rate` for `("stages", 0, "train", "learning_rate")`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or anything in it is wrong; the message lists every problem.
+    """
+    tree = _read(path)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(tree.value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        for detail in details:
+            # A list whose entries were refused counts as too short; the entries' own errors say it better.
+            deeper = any(other["loc"][: len(detail["loc"])] == detail["loc"] for other in details if other != detail)
+            if not (detail["type"] == "too_short" and deeper):
+                _explain(tree, detail)
+    if config is not None:
+        config = _absolute(config, path.resolve().parent)
+        _check(config, tree)
+    if tree.problems or config is None:
+        lines = [problem.render(path) for problem in sorted(set(tree.problems), key=lambda p: (p.line, p.column))]
+        count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
+        raise ConfigError(
+            f"{count} in {path}:\n" + "\n".join(f"  {line}" for line in lines),
+            next_step="edit the lines above; docs/configuration.md lists every key",
+        )
+    return config
+
+
+def _read(path: Path) -> _Tree:
+    if not path.is_file():
+        raise ConfigError(
+            f"no configuration file at {path}",
+            valid="a YAML file; a folder is not one",
+            next_step="tutelage run examples/sandbox/tutelage.yaml shows a working one",
+        )
+    tree = _Tree()
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})", valid="YAML in UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}  not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    tree.value = _plain(node, (), tree) if node is not None else {}
+    return tree
+
+
+def _plain(node: yaml.Node, location: Location, tree: _Tree) -> Any:
+    tree.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            here = (*location, key)
+            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if key in values:
+                first = tree.marks[here][0]
+                tree.problems.append(Problem(*mark, dotted(here), f"given twice; the first is on line {first}"))
+                continue
+            tree.marks[here] = mark
+            values[key] = _plain(value_node, here, tree)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, (*location, index), tree) for index, child in enumerate(node.value)]
+    constructor = yaml.SafeLoader("")
+    return constructor.construct_object(node, deep=True)
+
+
+def _explain(tree: _Tree, detail: Any) -> None:
+    """Turn one pydantic error into a problem with its place in the file."""
+    location = _in_file(tree.value, detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        name = str(location[-1])
+        valid = sorted({key for model in _models_at(Config, location[:-1], tree.value) for key in model.model_fields})
+        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+        hint = f"did you mean `{near[0]}`?" if near else f"valid: {', '.join(valid)}"
+        tree.problem(location, f"unknown key; {hint}")
+    elif detail["type"] == "missing":
+        tree.problem(location, "is missing")
+    else:
+        got = detail.get("input")
+        shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
+        message = detail["msg"].removeprefix("Value error, ")
+        tree.problem(location, f"{message[0].lower()}{message[1:]}{shown}")
+
+
+def _in_file(value: Any, loc: Sequence[str | int]) -> Location:
+    """Drop the parts of a pydantic location that aren't in the file: union tags and validator names."""
+    kept: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(value, dict) and (part in value or last):
+            kept.append(part)
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            kept.append(part)
+            value = value[part]
+    return tuple(kept)
+
+
+def _models_at(annotation: Any, location: Location, value: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that may stand at `location`; a tagged union is narrowed by the tag in the file."""
+    for model in _models_of(annotation):
+        if not location:
+            if _tags_agree(model, value):
+                yield model
+            continue
+        head, rest = location[0], location[1:]
+        if isinstance(value, dict) and isinstance(head, str) and head in model.model_fields and head in value:
+            yield from _descend(model.model_fields[head].annotation, rest, value[head])
+
+
+def _descend(annotation: Any, location: Location, value: Any) -> Iterator[type[BaseModel]]:
+    if location and isinstance(value, list | dict) and not any(True for _ in _models_of(annotation, direct=True)):
+        key = location[0]
+        child = value[key] if isinstance(value, dict) or isinstance(key, int) else None  # type: ignore[index,call-overload]
+        for argument in get_args(annotation):
+            yield from _descend(argument, location[1:], child)
+    else:
+        yield from _models_at(annotation, location, value)
+
+
+def _models_of(annotation: Any, *, direct: bool = False) -> Iterator[type[BaseModel]]:
+    origin = get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif origin is Annotated:
+        yield from _models_of(get_args(annotation)[0], direct=direct)
+    elif origin in (Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from _models_of(argument, direct=direct)
+
+
+def _tags_agree(model: type[BaseModel], value: Any) -> bool:
+    for tag in ("stage", "name"):
+        info = model.model_fields.get(tag)
+        if info is not None and isinstance(value, dict) and tag in value and isinstance(info.default, str):
+            return bool(value[tag] == info.default)
+    return True
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    """Return the configuration with every path made absolute."""
+
+    def path(value: Path) -> Path:
+        return (base / value.expanduser()).resolve()
+
+    teacher_directory = path(Path(config.teacher.model))
+    teacher = config.teacher
+    if teacher.base_url is None and teacher_directory.is_dir():
+        teacher = teacher.model_copy(update={"model": str(teacher_directory)})
+
+    def template(value: str) -> str:
+        return str(path(Path(value))) if value.endswith(TEMPLATE_SUFFIX) else value
+
+    recipes = tuple(
+        recipe.model_copy(update={"templates": tuple(map(template, recipe.templates))})
+        for recipe in config.generate.recipes
+    )
+    checks = {
+        name: check.model_copy(update={"template": template(check.template)})
+        for name in CHECKS_BY_TEACHER
+        if (check := getattr(config.curate, name)) is not None
+    }
+    return config.model_copy(
+        update={
+            "generate": config.generate.model_copy(update={"recipes": recipes}),
+            "curate": config.curate.model_copy(update=checks),
+            "home": path(config.home),
+            "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),
+            "teacher": teacher,
+            "student": config.student.model_copy(update={"model": path(config.student.model)}),
+            "replay": path(config.replay) if config.replay else None,
+            "suites": {
+                name: suite.model_copy(update={"path": path(suite.path)}) for name, suite in config.suites.items()
+            },
+        }
+    )
+
+
+def _check(config: Config, tree: _Tree) -> None:
+    """Check what no single field can: files that must exist, names that must be defined elsewhere in the file."""
+    for index, source in enumerate(config.documents.paths):
+        if not source.exists():
+            tree.problem(("documents", "paths", index), f"nothing at {source}")
+    if not (config.student.model / "config.json").is_file():
+        tree.problem(("student", "model"), f"no model directory at {config.student.model} (it has no config.json)")
+    if config.replay is not None and not config.replay.is_file():
+        tree.problem(("replay",), f"no file at {config.replay}")
+    for name, suite in config.suites.items():
+        if not suite.path.is_file():
+            tree.problem(("suites", name, "path"), f"no file at {suite.path}")
+    _check_teacher(config, tree)
+    _check_templates(config, tree)
+    names: set[str] = set()
+    for index, stage in enumerate(config.stages):
+        where: Location = ("stages", index)
+        if stage.name in names:
+            tree.problem((*where, "name"), f"a stage named {stage.name!r} stands above; names must differ")
+        names.add(stage.name)
+        if stage.data.replay_share > 0 and config.replay is None:
+            tree.problem((*where, "data", "replay_share"), "needs the top-level `replay` file, which is not given")
+        _check_gate(config, stage, where, tree)
+
+
+def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:
+    for index, rule in enumerate(stage.gate):
+        if rule.suite not in config.suites:
+            valid = ", ".join(config.suites) or "none defined"
+            tree.problem((*where, "gate", index, "suite"), f"no suite named {rule.suite!r}; suites: {valid}")
+
+
+def _check_teacher(config: Config, tree: _Tree) -> None:
+    model = config.teacher.model
+    looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1
+    if config.teacher.base_url is None and looks_like_path and not Path(model).is_dir():
+        tree.problem(("teacher", "model"), f"no model directory at {model}")
+
+
+def _check_templates(config: Config, tree: _Tree) -> None:
+    named: list[tuple[Location, str]] = []
+    for index, recipe in enumerate(config.generate.recipes):
+        for position, template in enumerate(recipe.templates):
+            named.append((("generate", "recipes", index, "templates", position), template))
+    for name in CHECKS_BY_TEACHER:
+        check = getattr(config.curate, name)
+        if check is not None:
+            named.append((("curate", name, "template"), check.template))
+    for where, template in named:
+        if template.endswith(TEMPLATE_SUFFIX) and not Path(template).is_file():
+            tree.problem(where, f"no template at {template}")

@@ -1,0 +1,127 @@
+"""What a user may ask of the generation side: documents, teacher, recipes, curation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from data_catalog.records import Spec
+
+
+class DocumentsSpec(Spec):
+    """Which documents are read and how they are cut."""
+
+    paths: tuple[Path, ...] = Field(min_length=1)
+    """Files or folders; a folder is read recursively."""
+    include: tuple[str, ...] = ("*.md", "*.markdown", "*.txt")
+    """File name patterns inside folders."""
+    chunk_tokens: int = Field(default=512, ge=16)
+    """Longest chunk, in tokens of the student's tokenizer."""
+    evaluation_share: float = Field(default=0.05, ge=0, le=0.5)
+    """Share of chunks whose questions are held out for evaluation and never trained on."""
+    max_bytes: int = Field(default=10_000_000, ge=1)
+    """Largest file that is read; a larger one is refused by name and the others go on."""
+
+
+class VllmSpec(Spec):
+    """How the managed vLLM server is started; unused when the teacher has a `base_url`."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of weights and activations; `auto` takes what the model directory says."""
+    max_model_len: int | None = Field(default=None, ge=64)
+    """Longest prompt and answer together, in tokens; null takes the model's own limit."""
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """CPU builds only: VLLM_CPU_KVCACHE_SPACE."""
+    start_timeout: float = Field(default=600.0, gt=0)
+    """Seconds until the first real one-token answer."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments of `python -m vllm.entrypoints.openai.api_server`."""
+
+
+class TeacherSpec(Spec):
+    """The teacher model: a directory that a managed vLLM serves, or any OpenAI-compatible endpoint."""
+
+    model: str
+    """A model directory or hub name (managed), or the name the endpoint serves."""
+    base_url: str | None = None
+    """`http://host:port/v1`; left out, Tutelage starts and ends a vLLM server of its own on loopback."""
+    api_key_env: str | None = None
+    """Name of the environment variable with the API key; the key itself never enters a file."""
+    concurrency: int = Field(default=64, ge=1, le=4096)
+    """Requests in flight at most."""
+    request_timeout: float = Field(default=120.0, gt=0)
+    """Seconds for one answer, from sending to the last byte."""
+    max_attempts: int = Field(default=4, ge=1, le=20)
+    """Tries per request on 429, 5xx, timeouts and broken answers."""
+    retry_after_cap: float = Field(default=60.0, ge=0)
+    """Longest Retry-After that is obeyed, in seconds."""
+    failure_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of requests that may fail for good before generation stops with an error."""
+    vllm: VllmSpec = VllmSpec()
+
+
+class RecipeSpec(Spec):
+    """One recipe of the `generate` section."""
+
+    recipe: str
+    """`grounded_qa`, `paraphrase` or `unanswerable`."""
+    templates: tuple[str, ...] = ()
+    """Template files (`*.jinja`) relative to the configuration; empty means the product's own for the language."""
+    language: Literal["en", "zh"] = "en"
+    """Which of the product's own templates are taken."""
+    samples: int = Field(default=1, ge=1, le=64)
+    """Completions per prompt and template."""
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """0 is greedy; with several samples it must be above 0 for them to differ."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: the smallest set of tokens with this share of probability is drawn from."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Longest answer in tokens; an answer that meets it counts as failed."""
+
+
+class CheckPromptSpec(Spec):
+    """A check that asks the teacher: which template, how many tokens."""
+
+    template: str = ""
+    """Template file relative to the configuration; empty means the product's own."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Longest answer in tokens; an answer that meets it counts as failed."""
+
+
+class CurateSpec(Spec):
+    """The filters, in the order in which they run."""
+
+    language: Literal["en", "zh"] = "en"
+    """Which of the product's own check prompts are taken."""
+    max_question_chars: int = Field(default=400, ge=1)
+    """A longer question is rejected."""
+    max_answer_chars: int = Field(default=1200, ge=1)
+    """A longer answer is rejected."""
+    evidence: bool = True
+    """The evidence quote must stand in the chunk, white space folded."""
+    decontaminate_ngram: int = Field(default=8, ge=0, le=32)
+    """An item sharing this many words in a row with an evaluation question is rejected; 0 compares whole questions."""
+    judge: CheckPromptSpec | None = CheckPromptSpec()
+    """The teacher judges the answer against the chunk; null leaves the judge out."""
+    round_trip: CheckPromptSpec | None = CheckPromptSpec()
+    """The teacher answers the question from the chunk alone; kept on agreement. Null leaves it out."""
+    abstention_phrases: tuple[str, ...] = ("the text does not say", "文中没有提到", "文中未提及")
+    """What the teacher answers when the chunk doesn't say."""
+    minimum_items: int = Field(default=1, ge=1)
+    """Fewer accepted items than this stop the run with the funnel and the likely cause."""
+
+
+class GenerateSpec(Spec):
+    """What the teacher is asked to write."""
+
+    recipes: tuple[RecipeSpec, ...] = (
+        RecipeSpec(recipe="grounded_qa"),
+        RecipeSpec(recipe="paraphrase"),
+        RecipeSpec(recipe="unanswerable"),
+    )
+    batch_size: int = Field(default=256, ge=1)
+    """Completions made durable in one transaction."""
+    context_tokens: int = Field(default=2048, ge=32)
+    """Longest text of a whole document in a prompt that needs more than one chunk, in student tokens."""

@@ -1,0 +1,122 @@
+"""The configuration file: every problem at once, each with its place and what was probably meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_catalog.errors import ConfigError
+from flows.config_file import load_config
+
+GOOD = """\
+project: demo
+documents:
+  paths: [docs]
+teacher: {model: some/teacher}
+student: {model: student}
+suites:
+  gold: {path: gold.jsonl}
+stages:
+  - name: learn
+    train: {stage: sft, method: lora}
+    gate:
+      - {suite: gold, require: better}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "config.json").write_text("{}")
+    (tmp_path / "gold.jsonl").write_text('{"question": "?", "answers": ["!"]}\n')
+    (tmp_path / "tutelage.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def problems(folder: Path, text: str) -> str:
+    path = folder / "tutelage.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return str(caught.value)
+
+
+def test_paths_are_relative_to_the_file(folder: Path) -> None:
+    config = load_config(folder / "tutelage.yaml")
+    assert config.documents.paths == (folder / "docs",)
+    assert config.student.model == folder / "student"
+    assert config.suites["gold"].path == folder / "gold.jsonl"
+    assert config.home == folder / ".tutelage"
+
+
+def test_a_method_may_be_named_or_spelt_out(folder: Path) -> None:
+    short = load_config(folder / "tutelage.yaml").stages[0].train.method
+    (folder / "tutelage.yaml").write_text(GOOD.replace("method: lora", "method: {name: lora, rank: 16}"))
+    assert load_config(folder / "tutelage.yaml").stages[0].train.method == short
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "said"),
+    [
+        ("  path: [docs]", ":3:3", "documents.path: unknown key; did you mean `paths`?"),
+        ("  paths: docs\n  chunk_tokens: many", ":4:3", "documents.chunk_tokens: input should be a valid integer"),
+    ],
+)
+def test_a_misspelt_key_or_wrong_type_names_its_place(folder: Path, wrong: str, place: str, said: str) -> None:
+    message = problems(folder, GOOD.replace("  paths: [docs]", wrong))
+    assert place in message
+    assert said in message
+
+
+def test_a_misspelt_key_inside_a_tagged_union_lists_that_unions_keys(folder: Path) -> None:
+    message = problems(folder, GOOD.replace("method: lora", "method: {name: lora, rnk: 3}, learning_rte: 1"))
+    assert "stages[0].train.method.rnk: unknown key; did you mean `rank`?" in message
+    assert "stages[0].train.learning_rte: unknown key; did you mean `learning_rate`?" in message
+
+
+def test_a_key_given_twice_names_the_first_line(folder: Path) -> None:
+    message = problems(folder, GOOD + "project: other\n")
+    assert ":13:1  project: given twice; the first is on line 1" in message
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(folder: Path) -> None:
+    text = GOOD.replace("project: demo", "project: A B").replace("require: better", "require: best")
+    message = problems(folder, text + "extra: 1\n")
+    assert "3 problems" in message
+    assert message.index("project:") < message.index("gate[0].require") < message.index("extra: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("paths: [docs]", "paths: [nowhere]", "documents.paths[0]: nothing at"),
+        ("{model: student}", "{model: nowhere}", "student.model: no model directory at"),
+        ("path: gold.jsonl", "path: none.jsonl", "suites.gold.path: no file at"),
+        ("suite: gold,", "suite: silver,", "no suite named 'silver'; suites: gold"),
+        ("{model: some/teacher}", "{model: ./teacher}", "teacher.model: no model directory at"),
+        ("method: lora}", "method: lora}\n    data: {replay_share: 0.5}", "needs the top-level `replay` file"),
+        ("require: better}", "require: at_least}", "`require: at_least` needs `against: limit`"),
+    ],
+)
+def test_what_must_exist_is_checked_before_anything_starts(folder: Path, old: str, new: str, said: str) -> None:
+    assert said in problems(folder, GOOD.replace(old, new))
+
+
+def test_two_stages_of_one_name_are_refused(folder: Path) -> None:
+    stage = GOOD[GOOD.index("  - name: learn") :]
+    assert "names must differ" in problems(folder, GOOD + stage)
+
+
+@pytest.mark.parametrize(("text", "said"), [("a: [1,", "not YAML"), ("", "documents: is missing"), ("- 1", "valid dict")])
+def test_what_is_not_a_configuration_is_refused(folder: Path, text: str, said: str) -> None:
+    assert said in problems(folder, text)
+
+
+def test_a_missing_file_and_bytes_that_are_no_text_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_config(folder / "none.yaml")
+    (folder / "tutelage.yaml").write_bytes(b"project: \xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(folder / "tutelage.yaml")
