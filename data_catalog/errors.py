@@ -21,7 +21,7 @@ Every error says what was got, what is valid, and what to do next.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TutelageError(Exception):
@@ -79,9 +79,13 @@ class TrainingError(TutelageError):
 
 
 class GateError(TutelageError):
-    """A gate between stages did not pass; nothing is promoted."""
+    """A gate between stages did not pass; nothing is promoted.
+
+    `summary` is what is known of the run that it stopped, for whoever shows it.
+    """
 
     exit_code = 6
+    summary: Any = None
 
 
 class DataError(TutelageError):

@@ -21,7 +21,7 @@ ID_DIGITS = 32
 
 def canonical(value: Any) -> Any:
     """Return `value` as plain JSON types, or raise TypeError/ValueError where it has no deterministic form."""
-    if value is None or isinstance(value, str | bool | int) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, str | bool | int) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
         return canonical(value.value)

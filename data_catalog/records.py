@@ -72,6 +72,7 @@ class Document(Record):
 
     @classmethod
     def of(cls, *, path: str, title: str, text: str, media_type: str = "text/markdown") -> Self:
+        """Return the document with the id that its text has."""
         return cls(id=make_id("doc", text), path=path, title=title, text=text, media_type=media_type)
 
 
@@ -90,6 +91,7 @@ class Chunk(Record):
     def of(
         cls, *, document_id: str, start: int, end: int, heading_path: tuple[str, ...], text: str, split: Split
     ) -> Self:
+        """Return the chunk with the id that its place has."""
         identity = {"document": document_id, "start": start, "end": end}
         return cls(
             id=make_id("chunk", identity),
@@ -143,6 +145,7 @@ class Request(Record):
 
     @property
     def key(self) -> str:
+        """The hash that identifies the request for good."""
         return make_id(
             "req",
             {
@@ -194,6 +197,7 @@ class Item(Record):
         request_keys: tuple[str, ...] = (),
         meta: Mapping[str, Any] | None = None,
     ) -> Self:
+        """Return the item with the id that its kind, payload and origin have."""
         identity = {"kind": kind, "payload": payload, "chunk": chunk_id, "document": document_id, "by": request_keys}
         return cls(
             id=make_id("item", identity),
@@ -233,6 +237,7 @@ class DatasetVersion(Record):
 
     @staticmethod
     def identity(kind: Kind, item_ids: tuple[str, ...]) -> str:
+        """Return the id of a dataset version of these items."""
         return make_id("dataset", {"kind": kind, "items": sorted(item_ids)})
 
 
@@ -251,6 +256,7 @@ class StepRun(Record):
 
     @staticmethod
     def fingerprint_of(step: str, inputs: Mapping[str, Any]) -> str:
+        """Return the digest of a step and everything that decides what it does."""
         return digest({"step": step, "inputs": inputs})
 
 
@@ -267,6 +273,7 @@ class ModelVersion(Record):
 
     @staticmethod
     def identity(manifest: tuple[tuple[str, int, str], ...]) -> str:
+        """Return the id of a model directory with this manifest."""
         return make_id("model", [list(entry) for entry in sorted(manifest)])
 
 
