@@ -1,0 +1,1 @@
+"""Documents in, items out: parsing, chunking, prompts, recipes, the teacher client, filters."""

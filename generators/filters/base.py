@@ -1,0 +1,115 @@
+"""What checks share: making verdicts, and what a check needs to know of an item.
+
+Adding a check is one file here, one line in `generators.filters.pipeline`, and its test. A check is a pure function
+from items (and what the teacher said about them) to verdicts; its name carries a version that grows with its rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_catalog.records import Chunk, Completion, Item, Kind, Outcome, Request, Sampling, Verdict
+from data_catalog.text import contains_words, words
+from generators.prompts import Template, load_template, neutralise
+from generators.recipes.base import ParseFailure, whole_answer
+
+
+def passed(item: Item, check: str, *, score: float | None = None, keys: Iterable[str] = ()) -> Verdict:
+    """Return the verdict that an item passed."""
+    return Verdict(item_id=item.id, check=check, outcome=Outcome.PASSED, score=score, request_keys=tuple(keys))
+
+
+def failed(item: Item, check: str, reason: str, *, score: float | None = None, keys: Iterable[str] = ()) -> Verdict:
+    """Return the verdict that an item failed, and why."""
+    return Verdict(
+        item_id=item.id, check=check, outcome=Outcome.FAILED, reason=reason, score=score, request_keys=tuple(keys)
+    )
+
+
+def unscored(item: Item, check: str, reason: str, *, keys: Iterable[str] = ()) -> Verdict:
+    """Return the verdict that a check could not be made, which is neither pass nor failure."""
+    return Verdict(item_id=item.id, check=check, outcome=Outcome.UNSCORED, reason=reason, request_keys=tuple(keys))
+
+
+def question_of(item: Item) -> str:
+    """Return the question of a conversation item, or an empty string."""
+    return str(item.meta.get("question", ""))
+
+
+def answer_of(item: Item) -> str:
+    """Return the answer of a conversation item, or an empty string."""
+    return str(item.meta.get("answer", ""))
+
+
+def with_chunks(items: Iterable[Item], chunks: Mapping[str, Chunk]) -> list[tuple[Item, Chunk]]:
+    """Return the items whose chunk is there, each with it."""
+    return [(item, chunks[item.chunk_id]) for item in items if item.chunk_id is not None and item.chunk_id in chunks]
+
+
+def text_of(item: Item) -> str:
+    """Return the text of a text item, or an empty string."""
+    return str(item.payload.get("text", "")) if item.kind is Kind.TEXT else ""
+
+
+def source_text(chunk: Chunk) -> str:
+    """Return a chunk's text as the teacher saw it: with control tokens neutralised."""
+    return neutralise(chunk.text).text
+
+
+class CheckPrompt:
+    """A question to the teacher about an item: template, sampling (greedy), and how its answer is read.
+
+    Args:
+        kind: `judge` or `answer`, a key of `generators.prompts.VARIABLES`.
+        purpose: the check's name and version.
+        template: a file relative to `base_dir`, or empty for the product's own.
+        language: `en` or `zh`, for the product's own.
+        max_tokens: tokens of the answer.
+        model: the teacher's fingerprint.
+        schema: what the answer is held to.
+        base_dir: the configuration's folder.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        purpose: str,
+        *,
+        template: str,
+        language: str,
+        max_tokens: int,
+        model: str,
+        schema: Mapping[str, Any] | None = None,
+        base_dir: Path | None = None,
+    ) -> None:
+        self.template: Template = load_template(template, kind, language, base_dir)
+        self.purpose = purpose
+        self.model = model
+        self.sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+        self.schema = schema
+
+    def request(self, item: Item, chunk: Chunk, **variables: str) -> Request:
+        """Return the request that asks about an item against a chunk."""
+        return Request(
+            model=self.model,
+            messages=self.template.render(heading=chunk.heading, chunk=chunk.text, **variables).messages,
+            sampling=self.sampling,
+            response_schema=self.schema,
+            purpose=self.purpose,
+            template=self.template.identity,
+            origin={"item_id": item.id, "chunk_id": chunk.id, "document_id": chunk.document_id},
+        )
+
+
+def answer_text(completions: Mapping[str, Completion], key: str) -> str | ParseFailure:
+    """Return the teacher's whole answer to a request, or why there is none."""
+    completion = completions.get(key)
+    return ParseFailure("the teacher did not answer") if completion is None else whole_answer(completion)
+
+
+def abstains(answer: str, phrases: Sequence[str]) -> bool:
+    """Say whether an answer contains one of the phrases, compared by words."""
+    said = words(answer)
+    return any(contains_words(said, words(phrase)) for phrase in phrases)

@@ -1,0 +1,62 @@
+"""`grounded_qa`: a question, its answer and the exact quote that proves it, one for each sentence of each chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from data_catalog.records import Item, Kind, Request
+from generators.prompts import neutralise
+from generators.recipes.base import Ask, ParseFailure, Recipe, Source, json_object, split_of_origin
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    # The evidence first: the question and the answer are then written with the quote in view.
+    "properties": {
+        "evidence": {"type": "string", "minLength": 1, "maxLength": 600},
+        "question": {"type": "string", "minLength": 1, "maxLength": 400},
+        "answer": {"type": "string", "minLength": 1, "maxLength": 400},
+    },
+    "required": ["evidence", "question", "answer"],
+    "additionalProperties": False,
+}
+
+
+class GroundedQA(Recipe):
+    """One question per sentence, so that late chunks and dull sentences are covered like the first ones."""
+
+    name: ClassVar[str] = "grounded_qa"
+    version: ClassVar[int] = 1
+    response_schema: ClassVar[Mapping[str, Any] | None] = SCHEMA
+
+    def asks(self, source: Source) -> Iterator[Ask]:
+        """Yield every sentence that carries a fact, with its chunk."""
+        for chunk, sentence in source.sentences():
+            yield Ask(
+                {"heading": chunk.heading, "chunk": chunk.text, "focus": sentence},
+                {
+                    "chunk_id": chunk.id,
+                    "document_id": chunk.document_id,
+                    "split": chunk.split.value,
+                    "focus": sentence,
+                },
+            )
+
+    def read(self, request: Request, answer: str) -> Item | ParseFailure:
+        """Make a one-turn conversation; question, answer and evidence stay readable in `meta`."""
+        parsed = json_object(answer, SCHEMA)
+        if isinstance(parsed, ParseFailure):
+            return parsed
+        question, reply, evidence = (neutralise(parsed[name]).text for name in ("question", "answer", "evidence"))
+        return Item.of(
+            kind=Kind.MESSAGES,
+            payload={
+                "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
+            },
+            recipe=self.name,
+            split=split_of_origin(request),
+            chunk_id=request.origin["chunk_id"],
+            document_id=request.origin["document_id"],
+            request_keys=(request.key,),
+            meta=self.meta(request, question=question, answer=reply, evidence=evidence, focus=request.origin["focus"]),
+        )
