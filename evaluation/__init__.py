@@ -1,0 +1,1 @@
+"""Samples and completions in, scores and gate decisions out; starts nothing and calls nobody."""

@@ -1,0 +1,230 @@
+"""Suites: evaluation samples read from JSONL, and the requests that put them to a model.
+
+A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`. Nothing here generates text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from data_catalog.errors import DataError
+from data_catalog.identity import digest, make_id
+from data_catalog.records import Message, Record, Request, Sampling
+from data_catalog.text import normalise_answer
+from evaluation.samples import Sample
+from evaluation.scorers import NEEDS_ANSWERS
+from evaluation.specs import SuiteSpec
+
+PURPOSE = "evaluate"
+FIELDS = frozenset({"id", "question", "messages", "answers", "document", "kind"})
+ERRORS_SHOWN = 10
+ROW_FORM = '{"question": "...", "answers": ["..."]}, one JSON object a line; `messages` may stand for `question`'
+
+
+class Suite(Record):
+    """A named set of samples with its scorer. `digest` changes with whatever could change a score."""
+
+    name: str
+    spec: SuiteSpec
+    samples: tuple[Sample, ...]
+    digest: str
+
+
+class _Line(NamedTuple):
+    """A row and where it stands."""
+
+    number: int
+    row: Mapping[str, Any]
+
+
+class _BadRow(Exception):
+    """Why one row can't be used; gathered into one DataError."""
+
+
+def load_suite(name: str, spec: SuiteSpec) -> Suite:
+    """Read a suite's JSONL file.
+
+    Rows without an `id` get one from their content. A question that is asked twice is an error: it would count double,
+    and pairs would no longer be independent.
+
+    Raises:
+        DataError: the file can't be read, is empty, or holds bad rows (all of them named, with file and line).
+    """
+    samples: list[Sample] = []
+    errors: list[str] = []
+    lines_of: dict[str, int] = {}
+    for number, text in _lines(name, spec.path):
+        if spec.limit is not None and len(samples) >= spec.limit:
+            break
+        try:
+            sample = _sample(_row(text), spec)
+            _refuse_duplicates(sample, number, lines_of)
+        except _BadRow as error:
+            errors.append(f"{spec.path}:{number}: {error}")
+        else:
+            samples.append(sample)
+    if errors:
+        shown = "\n  ".join(errors[:ERRORS_SHOWN])
+        rest = f"\n  and {len(errors) - ERRORS_SHOWN} more" if len(errors) > ERRORS_SHOWN else ""
+        raise DataError(
+            f"suite `{name}` has {len(errors)} bad row{'s' if len(errors) > 1 else ''}:\n  {shown}{rest}",
+            valid=ROW_FORM,
+            next_step="correct these lines and run the same command again",
+        )
+    if not samples:
+        raise DataError(
+            f"suite `{name}` has no samples: {spec.path} holds no rows",
+            valid=ROW_FORM,
+            next_step=f"add questions to the file, or take `{name}` out of `suites`",
+        )
+    return Suite(name=name, spec=spec, samples=tuple(samples), digest=_suite_digest(spec, samples))
+
+
+def requests(suite: Suite, model_fingerprint: str) -> list[Request]:
+    """Return one greedy request per sample, in the suite's order, for the model of this fingerprint."""
+    sampling = Sampling(temperature=0.0, max_tokens=suite.spec.max_tokens)
+    return [
+        Request(
+            model=model_fingerprint,
+            messages=_prompt(sample, suite.spec),
+            sampling=sampling,
+            purpose=PURPOSE,
+            origin={"suite": suite.name, "sample_id": sample.id},
+        )
+        for sample in suite.samples
+    ]
+
+
+def questions(suite: Suite) -> list[str]:
+    """Return every question of the suite, for the decontamination of training data."""
+    return [sample.question for sample in suite.samples]
+
+
+def _prompt(sample: Sample, spec: SuiteSpec) -> tuple[Message, ...]:
+    if spec.system is None:
+        return sample.messages
+    return (Message(role="system", content=spec.system), *sample.messages)
+
+
+def _suite_digest(spec: SuiteSpec, samples: list[Sample]) -> str:
+    # Where the file lies is not what it says: a moved suite keeps its digest.
+    rules = spec.model_dump(mode="json", exclude={"path", "limit"})
+    asked = [{"id": sample.id, "messages": sample.messages, "answers": sample.answers} for sample in samples]
+    return digest({"rules": rules, "samples": asked})
+
+
+def _lines(name: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the non-empty lines."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"suite `{name}`: {path} is not UTF-8 (byte {error.start})",
+            valid="a UTF-8 text file",
+            next_step="save the file as UTF-8",
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"suite `{name}`: {path} can't be read: {error.strerror or error}",
+            valid="a readable JSONL file",
+            next_step=f"correct `suites.{name}.path` in the configuration",
+        ) from error
+    # Not splitlines(): it also cuts at U+2028 and the like, which JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _row(text: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _BadRow(f"not JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise _BadRow("not a row: nested too deeply") from error
+    if not isinstance(row, dict):
+        raise _BadRow(f"a row is a JSON object, got {type(row).__name__}")
+    return row
+
+
+def _sample(row: Mapping[str, Any], spec: SuiteSpec) -> Sample:
+    messages = _messages(row)
+    answers = _answers(row, spec)
+    meta = {key: value for key, value in row.items() if key not in FIELDS}
+    try:
+        given_id = _optional_text(row, "id")
+        identity = {"messages": messages, "answers": answers}
+        return Sample(
+            id=given_id if given_id is not None else make_id("sample", identity),
+            messages=messages,
+            answers=answers,
+            document=_optional_text(row, "document"),
+            kind=_optional_text(row, "kind"),
+            meta=meta,
+        )
+    except ValidationError as error:
+        raise _BadRow(str(error)) from error
+
+
+def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    if ("question" in row) == ("messages" in row):
+        raise _BadRow(f"give either `question` or `messages`, got the fields {_names(row)}")
+    if "question" in row:
+        question = row["question"]
+        if not isinstance(question, str) or not question.strip():
+            raise _BadRow(f"`question` must be a text that is not empty, got {question!r:.80}")
+        return (Message(role="user", content=question),)
+    turns = row["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise _BadRow(f"`messages` must be a list of turns, got {turns!r:.80}")
+    try:
+        messages = tuple(Message.model_validate(turn) for turn in turns)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _BadRow(f"a turn is {{role, content}}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if messages[-1].role != "user" or not messages[-1].content.strip():
+        raise _BadRow("the last of `messages` must be a user turn that asks something")
+    return messages
+
+
+def _answers(row: Mapping[str, Any], spec: SuiteSpec) -> tuple[str, ...]:
+    answers = row.get("answers", [])
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise _BadRow(f"`answers` must be a list of texts, got {answers!r:.80}")
+    if spec.scorer in NEEDS_ANSWERS:
+        if not answers:
+            raise _BadRow(f"scorer `{spec.scorer}` needs `answers`, got the fields {_names(row)}")
+        # An answer without a word would match any other answer without a word.
+        empty = [answer for answer in answers if not normalise_answer(answer)]
+        if empty:
+            raise _BadRow(f"an answer needs at least one word, got {empty[0]!r:.80}")
+    return tuple(answers)
+
+
+def _optional_text(row: Mapping[str, Any], field: str) -> str | None:
+    value = row.get(field)
+    if value is None:
+        return None
+    if field == "id" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise _BadRow(f"`{field}` must be a text that is not empty, got {value!r:.80}")
+    return value
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}`" for key in row) or "none"
+
+
+def _refuse_duplicates(sample: Sample, number: int, lines_of: dict[str, int]) -> None:
+    """Note the sample's id and prompt, or say on which line they stood before."""
+    prompt = digest(sample.messages)
+    for what, key in (("the same question", prompt), (f"id `{sample.id}`", f"id:{sample.id}")):
+        if key in lines_of:
+            raise _BadRow(f"{what} stands on line {lines_of[key]} already")
+    lines_of[f"id:{sample.id}"] = lines_of[prompt] = number

@@ -1,0 +1,76 @@
+"""Draws the report: one HTML file with its styles and charts inside, which needs no network and no script."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from data_catalog.files import write_durably
+from evaluation.gates import Comparison
+from evaluation.specs import Requirement
+from flows.report import charts, views, words
+from flows.report.data import ReportData
+
+HERE = Path(__file__).parent
+
+
+def render_report(data: ReportData) -> str:
+    """Return the report as HTML. Everything that comes from documents, models or people is escaped text."""
+    return _environment().get_template("report.html.jinja").render(data=data)
+
+
+def write_report(path: Path, data: ReportData) -> Path:
+    """Write the report to `path`, whole or not at all, with its folder where it is missing; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, render_report(data).encode("utf-8"))
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "clip": words.clip,
+        "duration": words.duration,
+        "moment": words.moment,
+        "number": words.number,
+        "p_value": words.p_value,
+        "percent": words.percent,
+        "points": words.points,
+        "short": words.short,
+    }
+    # The styles are a file of ours: the one text here that is not escaped.
+    styles = Markup((HERE / "report.css").read_text(encoding="utf-8"))  # noqa: S704
+    environment.globals |= {
+        "charts": charts,
+        "views": views,
+        "gate_chart": gate_chart,
+        "styles": styles,
+    }
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Let nothing invisible into the page: what a document holds must look like what it is."""
+    return words.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def gate_chart(comparison: Comparison) -> Markup:
+    """Draw a comparison's interval against its threshold."""
+    limited = comparison.require is Requirement.AT_LEAST
+    value = comparison.candidate_score if limited else comparison.difference
+    interval = None if comparison.interval is None else charts.Interval(*comparison.interval)
+    return charts.whisker_chart(
+        value, interval, views.threshold(comparison), as_points=not limited, summary=comparison.reason
+    )

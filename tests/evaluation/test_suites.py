@@ -1,0 +1,157 @@
+"""Suites: what a row may be, what each bad row is told, and the requests that come out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_catalog.errors import DataError
+from evaluation.specs import SuiteSpec
+from evaluation.suites import load_suite, questions, requests
+
+QUESTION = {"question": "How many bolts hold the Veltrano 40?", "answers": ["12"]}
+OTHER = {"question": "阀门在哪里?", "answers": ["左侧"], "document": "veltrano.md", "kind": "place", "difficulty": 3}
+
+
+def write(folder: Path, *rows: Any) -> Path:
+    path = folder / "suite.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows))
+    return path
+
+
+def test_rows_become_samples(tmp_path: Path) -> None:
+    path = write(tmp_path, QUESTION, "", OTHER)
+    suite = load_suite("gold", SuiteSpec(path=path))
+    first, second = suite.samples
+    assert first.question == QUESTION["question"]
+    assert first.answers == ("12",)
+    assert (second.document, second.kind, second.meta) == ("veltrano.md", "place", {"difficulty": 3})
+    assert questions(suite) == [QUESTION["question"], OTHER["question"]]
+
+
+def test_ids_come_from_content_or_from_the_row(tmp_path: Path) -> None:
+    path = write(tmp_path, QUESTION, {**OTHER, "id": 7})
+    first, second = load_suite("gold", SuiteSpec(path=path)).samples
+    assert first.id.startswith("sample-")
+    assert second.id == "7"
+    moved = load_suite("gold", SuiteSpec(path=write(tmp_path, OTHER, QUESTION)))
+    assert moved.samples[1].id == first.id
+
+
+def test_messages_stand_for_a_question(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "Text: The pump is red."},
+        {"role": "assistant", "content": "Ask."},
+        {"role": "user", "content": "What colour is the pump?"},
+    ]
+    suite = load_suite("general", SuiteSpec(path=write(tmp_path, {"messages": turns, "answers": ["red"]})))
+    assert suite.samples[0].question == "What colour is the pump?"
+    assert len(requests(suite, "model-1")[0].messages) == 3
+
+
+def test_requests_are_greedy_and_carry_where_they_come_from(tmp_path: Path) -> None:
+    spec = SuiteSpec(path=write(tmp_path, QUESTION, OTHER), system="Answer briefly.", max_tokens=9)
+    suite = load_suite("gold", spec)
+    first, second = requests(suite, "model-1")
+    assert [message.role for message in first.messages] == ["system", "user"]
+    assert (first.model, first.purpose) == ("model-1", "evaluate")
+    assert (first.sampling.temperature, first.sampling.max_tokens) == (0.0, 9)
+    assert second.origin == {"suite": "gold", "sample_id": suite.samples[1].id}
+    assert first.key != requests(suite, "model-2")[0].key
+
+
+def test_limit_takes_the_first_samples(tmp_path: Path) -> None:
+    path = write(tmp_path, QUESTION, OTHER, "broken")
+    assert len(load_suite("gold", SuiteSpec(path=path, limit=2)).samples) == 2
+
+
+def test_digest_follows_what_can_change_a_score_and_nothing_else(tmp_path: Path) -> None:
+    path = write(tmp_path, QUESTION, OTHER)
+    reference = load_suite("gold", SuiteSpec(path=path)).digest
+    moved = tmp_path / "moved.jsonl"
+    moved.write_text(path.read_text())
+    assert load_suite("gold", SuiteSpec(path=moved)).digest == reference
+    changed = [
+        SuiteSpec(path=path, scorer="contains"),
+        SuiteSpec(path=path, system="Be brief."),
+        SuiteSpec(path=path, max_tokens=5),
+        SuiteSpec(path=path, abstention_phrases=("no idea",)),
+        SuiteSpec(path=path, limit=1),
+    ]
+    digests = {load_suite("gold", spec).digest for spec in changed}
+    assert len(digests) == len(changed)
+    assert reference not in digests
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "a row is a JSON object, got list"),
+        ("[" * 100_000, "nested too deeply"),
+        ({"answers": ["12"]}, "either `question` or `messages`, got the fields `answers`"),
+        ({**QUESTION, "messages": []}, "either `question` or `messages`"),
+        ({"question": "  ", "answers": ["12"]}, "`question` must be a text"),
+        ({"question": 5, "answers": ["12"]}, "`question` must be a text"),
+        ({"messages": "hello", "answers": ["12"]}, "`messages` must be a list of turns"),
+        ({"messages": [{"role": "robot", "content": "x"}], "answers": ["12"]}, "a turn is {role, content}"),
+        ({"messages": [{"role": "assistant", "content": "x"}], "answers": ["12"]}, "must be a user turn"),
+        ({"question": "Who?", "answer": "Bo"}, "needs `answers`, got the fields `question`, `answer`"),
+        ({"question": "Who?", "answers": "Bo"}, "`answers` must be a list of texts"),
+        ({"question": "Who?", "answers": []}, "needs `answers`"),
+        ({"question": "Who?", "answers": ["?!"]}, "at least one word"),
+        ({**QUESTION, "id": ""}, "`id` must be a text"),
+        ({**QUESTION, "id": True}, "`id` must be a text"),
+        ({**QUESTION, "document": 3}, "`document` must be a text"),
+        (OTHER, "the same question stands on line 1 already"),
+        ({**QUESTION, "id": "one"}, "id `one` stands on line 2 already"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, row: Any, said: str) -> None:
+    path = write(tmp_path, OTHER, {"question": "Where?", "answers": ["here"], "id": "one"}, row)
+    with pytest.raises(DataError) as caught:
+        load_suite("gold", SuiteSpec(path=path))
+    assert f"{path}:3: " in str(caught.value)
+    assert said in str(caught.value)
+    assert caught.value.valid
+    assert caught.value.next_step
+
+
+def test_all_bad_rows_are_told_at_once_and_many_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, QUESTION, *["broken"] * 15)
+    with pytest.raises(DataError, match="15 bad rows") as caught:
+        load_suite("gold", SuiteSpec(path=path))
+    assert f"{path}:2:" in str(caught.value)
+    assert f"{path}:11:" in str(caught.value)
+    assert "and 5 more" in str(caught.value)
+
+
+def test_abstention_needs_no_answers(tmp_path: Path) -> None:
+    path = write(tmp_path, {"question": "Who painted it?"})
+    assert load_suite("unknown", SuiteSpec(path=path, scorer="abstention")).samples[0].answers == ()
+
+
+def test_odd_but_valid_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "suite.jsonl"
+    line = json.dumps({"question": "one\u2028two", "answers": ["x"], "weight": float("nan")}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + line.encode() + b"\r\n\r\n")
+    assert load_suite("odd", SuiteSpec(path=path)).samples[0].question == "one\u2028two"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "no samples"), (b"\n \n", "no samples"), (b'{"question": "\xff"}', "not UTF-8")]
+)
+def test_files_without_samples_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "suite.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        load_suite("gold", SuiteSpec(path=path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.jsonl") as caught:
+        load_suite("gold", SuiteSpec(path=tmp_path / "gone.jsonl"))
+    assert "suites.gold.path" in caught.value.next_step
