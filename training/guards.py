@@ -1,0 +1,124 @@
+"""Checks on what fails in silence: each raises TrainingError where it fires, or returns what it saw.
+
+The result file lists every guard that looked and what it saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from data_catalog.errors import TrainingError
+
+MERGE_TOLERANCE = 1e-4
+"""Largest difference of logits after a float32 merge, relative to the largest logit (seen: 2e-7)."""
+STEP0_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
+"""How far the first DPO loss may be from ln 2. Different padding of the two passes moves it by rounding only."""
+
+
+def check_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The padding token must exist and be another than the end token, or ends are padded away from the loss."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise TrainingError(
+            f"the padding token is {tokenizer.pad_token!r}, the end-of-sequence token {tokenizer.eos_token!r}",
+            valid="a padding token of its own",
+            next_step="set `pad_token` in tokenizer_config.json to a token that never stands in a text",
+        )
+    return f"{tokenizer.pad_token!r} is not {tokenizer.eos_token!r}"
+
+
+def check_single_start(row_id: str, ids: Sequence[int], start_token: int | None) -> None:
+    """A doubled beginning-of-sequence token is one that the model never sees when it is used."""
+    if start_token is not None and len(ids) > 1 and ids[0] == start_token == ids[1]:
+        raise TrainingError(
+            f"row {row_id} begins with two beginning-of-sequence tokens",
+            valid="one, put there by the chat template or by the tokenizer, not by both",
+            next_step="remove `bos_token` from the chat template, or `add_bos_token` from tokenizer_config.json",
+        )
+
+
+def check_prompt_is_prefix(row_id: str, prompt: Sequence[int], whole: Sequence[int]) -> None:
+    """The tokens of the prompt alone must begin the whole conversation, or training and use differ."""
+    if list(whole[: len(prompt)]) != list(prompt):
+        same = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
+        raise TrainingError(
+            f"row {row_id}: the prompt's tokens and the conversation's differ from token {same} of {len(prompt)}",
+            valid="a chat template whose prompt (with add_generation_prompt) is a token prefix of the conversation",
+            next_step="correct the chat template: it may not render earlier turns differently once an answer follows",
+        )
+
+
+def check_end_supervised(row_id: str, targets: Sequence[int], end_tokens: Iterable[int]) -> None:
+    """The last target of a turn must end it, or the model is never taught to stop."""
+    ends = set(end_tokens)
+    if not targets or targets[-1] not in ends:
+        last = targets[-1] if targets else None
+        raise TrainingError(
+            f"row {row_id}: the last token with loss is {last}, which does not end a turn",
+            valid=f"one of the end tokens {sorted(ends)}",
+            next_step="list the chat template's end-of-turn token as `eos_token_id` in generation_config.json",
+        )
+
+
+def check_finite_loss(loss: torch.Tensor, step: int, row_ids: Sequence[str]) -> None:
+    """NaN or infinite loss stops the run before the optimizer spreads it into the weights."""
+    if not bool(torch.isfinite(loss)):
+        shown = ", ".join(row_ids[:16]) + (f" and {len(row_ids) - 16} more" if len(row_ids) > 16 else "")
+        raise TrainingError(
+            f"the loss is {float(loss)} at step {step}, on the rows {shown}",
+            valid="a finite loss",
+            next_step="look at these rows; else lower learning_rate, or train in float32",
+        )
+
+
+def preference_loss(
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    reference_chosen: torch.Tensor,
+    reference_rejected: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
+    """Return the mean DPO loss -log sigmoid(beta·((chosen - reference_chosen) - (rejected - reference_rejected))).
+
+    All four are log-probabilities of whole answers, shape (pairs,). Source: arXiv 2305.18290, equation 7.
+    """
+    margin = (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -torch.nn.functional.logsigmoid(beta * margin).mean()
+
+
+def check_dpo_step0(loss: float, dtype: torch.dtype) -> str:
+    """Before the first step policy and reference are the same model, so the sigmoid loss is ln 2 whatever the data."""
+    tolerance = STEP0_TOLERANCE[dtype]
+    if not abs(loss - math.log(2)) <= tolerance:
+        raise TrainingError(
+            f"the DPO loss before the first step is {loss:.4f}: the reference is not the model that is trained",
+            valid=f"ln 2 = {math.log(2):.4f}, within {tolerance}",
+            next_step="report this: the reference log-probabilities must come from the model the stage starts from",
+        )
+    return f"{loss:.6f} (ln 2 = {math.log(2):.6f})"
+
+
+def check_adapter_active(difference: float) -> str:
+    """An adapter that changes no logit was not trained, or is not applied."""
+    if not difference > 0:
+        raise TrainingError(
+            "the trained adapter does not change the model's outputs",
+            valid="logits that differ with the adapter on and off",
+            next_step="train for more steps (the first one warms up from a rate of 0); if the loss fell, report this",
+        )
+    return f"moves logits by up to {difference:.3g}"
+
+
+def check_parity(what: str, difference: float, scale: float, tolerance: float) -> str:
+    """Two ways to the same model must give the same logits, within `tolerance` of the largest logit."""
+    limit = tolerance * max(1.0, scale)
+    if not difference <= limit:
+        raise TrainingError(
+            f"{what}: logits differ by {difference:.3g}",
+            valid=f"at most {limit:.3g} ({tolerance:g} of the largest logit {scale:.3g})",
+            next_step="report this: the saved model would not be the trained one",
+        )
+    return f"{difference:.3g} of {limit:.3g}"

@@ -1,0 +1,275 @@
+"""From items to tokens: text, conversations and preference pairs, each with the mask that says what carries loss.
+
+Everything is tokenised here, once, so that the ledger and the guards see each row before a trainer does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_catalog.datasets import read_rows
+from data_catalog.errors import TrainingError
+from training.guards import check_end_supervised, check_prompt_is_prefix, check_single_start
+from training.ledger import LedgerBook
+from training.models import ModelSource
+from training.packing import NO_LOSS, TokenRow
+
+TOO_LONG = "longer than max_length"
+CUT_TO_TURNS = "cut to the turns within max_length"
+CONTROL_TEXT = "contains a control token of the chat template"
+EMPTY_ANSWER = "empty answer"
+SAME_ANSWERS = "chosen equals rejected"
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """A row as it is stored: its id and its payload."""
+
+    id: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """A preference pair. Both answers follow the same prompt and end with an end token."""
+
+    id: str
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+def load_dataset(path: Path) -> list[RawRow]:
+    """Read the items of a dataset version (Parquet)."""
+    return [RawRow(id=str(row["id"]), payload=row["payload"]) for row in read_rows(path)]
+
+
+def load_replay(path: Path) -> list[RawRow]:
+    """Read general rows: JSONL of `{"messages": [...]}` or `{"text": ...}`; the id is the line number."""
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            payload = json.loads(line)
+        except ValueError as error:
+            raise TrainingError(
+                f"{path}, line {number}: not JSON ({error})",
+                valid='one object per line: {"messages": [...]} or {"text": ...}',
+                next_step="correct the line",
+            ) from error
+        rows.append(RawRow(id=f"replay:{number}", payload=payload))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """A conversation's tokens and, for each answer, where it begins and ends (end token included)."""
+
+    ids: list[int]
+    answers: list[tuple[int, int]]
+
+
+class Encoder:
+    """Turns rows of one model family into tokens."""
+
+    def __init__(self, source: ModelSource, max_length: int) -> None:
+        self._source = source
+        self._tokenizer = source.tokenizer
+        self._max_length = max_length
+        self._control = sorted(
+            {str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special}
+            | set(self._tokenizer.all_special_tokens)
+        )
+
+    def texts(self, rows: Sequence[RawRow]) -> list[TokenRow]:
+        """Encode `{"text"}` rows: each token is a target, an end token closes each text.
+
+        A text longer than `max_length` becomes several rows; none of its tokens is lost. Control tokens that stand in
+        a text are spelled out as ordinary text.
+        """
+        texts = [_field(row, "text", str) for row in rows]
+        # split_special_tokens: what looks like <|im_end|> inside a document is data.
+        encoded = self._tokenizer(texts, split_special_tokens=True)["input_ids"] if texts else []
+        result: list[TokenRow] = []
+        for row, ids in zip(rows, encoded, strict=True):
+            whole = ids if ids and ids[-1] == self._source.end_token else [*ids, self._source.end_token]
+            check_single_start(row.id, whole, self._tokenizer.bos_token_id)
+            for start in range(0, len(whole), self._max_length):
+                piece = np.asarray(whole[start : start + self._max_length])
+                if len(piece) > 1:
+                    result.append(TokenRow(row.id, piece, piece))
+        return result
+
+    def conversations(self, rows: Sequence[RawRow], book: LedgerBook) -> list[TokenRow]:
+        """Encode `{"messages"}` rows: the assistant's turns are targets, each up to and with its end token.
+
+        A conversation longer than `max_length` is cut behind the last whole answer that fits (never inside an answer,
+        which would teach to stop early or not at all), or dropped where none fits.
+        """
+        usable = [row for row in rows if self._usable(row.id, _field(row, "messages", list), book)]
+        result = []
+        spans_of = self._spans([(row.id, row.payload["messages"]) for row in usable])
+        for row, spans in zip(usable, spans_of, strict=True):
+            self._check(row.id, spans)
+            fitting = [(start, end) for start, end in spans.answers if end <= self._max_length]
+            if not fitting:
+                book.drop(row.id, TOO_LONG)
+                continue
+            if len(fitting) < len(spans.answers):
+                book.truncate(row.id, CUT_TO_TURNS)
+            else:
+                book.keep()
+            ids = np.asarray(spans.ids[: fitting[-1][1]])
+            labels = np.full(len(ids), NO_LOSS)
+            for start, end in fitting:
+                labels[start:end] = ids[start:end]
+            result.append(TokenRow(row.id, ids, labels))
+        return result
+
+    def pairs(self, rows: Sequence[RawRow], book: LedgerBook) -> list[PairRow]:
+        """Encode `{"prompt", "chosen", "rejected"}` rows (lists of messages). Too long pairs are dropped."""
+        usable = [row for row in rows if self._usable_pair(row, book)]
+        chosen, rejected = (
+            self._spans([(row.id, [*row.payload["prompt"], *row.payload[side]]) for row in usable])
+            for side in ("chosen", "rejected")
+        )
+        result = []
+        for row, good, bad in zip(usable, chosen, rejected, strict=True):
+            self._check(row.id, good)
+            self._check(row.id, bad)
+            (start, good_end), (bad_start, bad_end) = good.answers[-1], bad.answers[-1]
+            check_prompt_is_prefix(row.id, good.ids[:start], bad.ids[:bad_start])
+            pair = PairRow(row.id, good.ids[:start], good.ids[start:good_end], bad.ids[bad_start:bad_end])
+            if pair.chosen == pair.rejected:
+                book.drop(row.id, SAME_ANSWERS)
+            elif len(pair) > self._max_length:
+                book.drop(row.id, TOO_LONG)
+            else:
+                book.keep()
+                result.append(pair)
+        return result
+
+    def prompt(self, messages: Messages) -> list[int]:
+        """Return the tokens that a model is given to answer `messages`."""
+        return self.prompts([messages])[0]
+
+    def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
+        """Return, for each conversation, the tokens that a model is given to answer it."""
+        return self._encode([self._render(messages, prompt=True) for messages in conversations])
+
+    def _usable_pair(self, row: RawRow, book: LedgerBook) -> bool:
+        prompt, chosen, rejected = (_field(row, name, list) for name in ("prompt", "chosen", "rejected"))
+        if chosen == rejected:
+            book.drop(row.id, SAME_ANSWERS)
+            return False
+        return self._usable(row.id, [*prompt, *chosen], book) and self._usable(row.id, rejected, book)
+
+    def _usable(self, row_id: str, messages: Messages, book: LedgerBook) -> bool:
+        answers = [message for message in messages if _part(row_id, message, "role") == "assistant"]
+        if not answers:
+            raise TrainingError(
+                f"row {row_id} has no assistant turn, so it teaches nothing",
+                valid="a conversation in which the assistant answers",
+                next_step="remove the row from the dataset",
+            )
+        if any(not _part(row_id, message, "content").strip() for message in answers):
+            book.drop(row_id, EMPTY_ANSWER)
+            return False
+        contents = [_part(row_id, message, "content") for message in messages]
+        if any(token in content for content in contents for token in self._control):
+            book.drop(row_id, CONTROL_TEXT)
+            return False
+        return True
+
+    def _check(self, row_id: str, spans: _Spans) -> None:
+        check_single_start(row_id, spans.ids, self._tokenizer.bos_token_id)
+        for start, end in spans.answers:
+            check_end_supervised(row_id, spans.ids[start:end], self._source.end_tokens)
+
+    def _spans(self, conversations: Sequence[tuple[str, Messages]]) -> list[_Spans]:
+        """Render and tokenise (row id, conversation) pairs, and find each answer: behind its prompt's tokens."""
+        texts: list[str] = []
+        for _, messages in conversations:
+            texts += [self._render(messages[:turn], prompt=True) for turn in _answer_turns(messages)]
+            texts.append(self._render(messages, prompt=False))
+        encoded = iter(self._encode(texts))
+        result = []
+        for row_id, messages in conversations:
+            prompts = [next(encoded) for _ in _answer_turns(messages)]
+            ids = next(encoded)
+            for prompt in prompts:
+                check_prompt_is_prefix(row_id, prompt, ids)
+            starts = [len(prompt) for prompt in prompts]
+            limits = [*starts[1:], len(ids)]
+            answers = [(start, self._end(ids, start, limit)) for start, limit in zip(starts, limits, strict=True)]
+            result.append(_Spans(ids, answers))
+        return result
+
+    def _end(self, ids: Sequence[int], start: int, limit: int) -> int:
+        """Return the index behind the first end token of a turn; the whole turn where it has none."""
+        ends = self._source.end_tokens
+        return next((index + 1 for index in range(start, limit) if ids[index] in ends), limit)
+
+    def _render(self, messages: Messages, *, prompt: bool) -> str:
+        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
+        return str(text)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # The template has put every special token there already.
+        return list(self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else []
+
+
+def _answer_turns(messages: Messages) -> list[int]:
+    return [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def _field(row: RawRow, name: str, kind: type) -> Any:
+    value = row.payload.get(name) if isinstance(row.payload, Mapping) else None
+    if not isinstance(value, kind):
+        got = ", ".join(sorted(row.payload)) if isinstance(row.payload, Mapping) else type(row.payload).__name__
+        raise TrainingError(
+            f"row {row.id} has no {name!r} ({kind.__name__}); it has: {got}",
+            valid='pretrain: {"text"}; sft: {"messages"}; dpo: {"prompt", "chosen", "rejected"}',
+            next_step="give the stage a dataset of its own kind",
+        )
+    return value
+
+
+def _part(row_id: str, message: Mapping[str, str], name: str) -> str:
+    value = message.get(name) if isinstance(message, Mapping) else None
+    if not isinstance(value, str):
+        raise TrainingError(
+            f"row {row_id} has a message without {name!r}", valid='{"role": ..., "content": ...}, both strings'
+        )
+    return value
+
+
+def mix_replay(rows: Sequence[TokenRow], replay: Iterable[TokenRow], share: float, seed: int) -> list[TokenRow]:
+    """Return replay rows that make up `share` of all tokens, drawn in a seeded order, again from the start if needed.
+
+    share = replay / (replay + rows), in tokens, so replay = rows·share/(1 - share), to within one row.
+    """
+    pool = [row for row in replay if len(row) > 1]
+    if not pool:
+        raise TrainingError("replay_share is set, but no replay row can be used", next_step="check the replay file")
+    wanted = sum(len(row) for row in rows) * share / (1 - share)
+    order = np.random.default_rng([seed, 0x5EED]).permutation(len(pool))
+    mixed: list[TokenRow] = []
+    tokens = 0
+    while tokens < wanted:
+        row = pool[order[len(mixed) % len(order)]]
+        mixed.append(TokenRow(row.id, row.input_ids, row.labels, replay=True))
+        tokens += len(row)
+    return mixed

@@ -1,0 +1,143 @@
+"""What all stages share: rows kept in memory, an order that can be resumed, guards around TRL's trainers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from training.cpu_head import add_cpu_head
+from training.guards import check_finite_loss
+from training.models import ModelSource
+from training.rows import RawRow
+from training.specs import Ledger, StageSpec
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a stage trains on: encoded rows, what became of the others, and what the guards saw."""
+
+    rows: Sequence[Any]
+    ledger: Ledger
+    probe: torch.Tensor
+    """A few tokens of real rows, int64 (rows, tokens), on which logits are compared."""
+    guards: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a stage runs, resolved by `training.train`."""
+
+    source: ModelSource
+    precision: torch.dtype
+    checkpoints: Path
+
+
+class Stage(ABC):
+    """One kind of training."""
+
+    name: str
+    needs_chat_template: bool
+
+    @abstractmethod
+    def encode(
+        self, spec: Any, source: ModelSource, rows: Sequence[RawRow], replay: Sequence[RawRow], replay_share: float
+    ) -> Material:
+        """Turn rows into tokens; raise TrainingError where a guard fires or too much would be lost."""
+
+    @abstractmethod
+    def trainer(
+        self, spec: Any, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
+    ) -> Trainer:
+        """Return the TRL trainer of this stage, ready to train."""
+
+
+def trainer_arguments(spec: StageSpec, setting: Setting) -> dict[str, Any]:
+    """Return what every stage tells its trainer. Each departs from a default of TRL or transformers for a reason."""
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": str(setting.checkpoints),
+        "per_device_train_batch_size": spec.batch_size,
+        "gradient_accumulation_steps": spec.gradient_accumulation,
+        "num_train_epochs": spec.epochs,
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": spec.schedule,
+        "warmup_steps": spec.warmup_share,  # below 1 it is a share of the steps
+        "weight_decay": spec.weight_decay,
+        "max_grad_norm": spec.max_grad_norm,
+        "optim": "adamw_torch_fused",
+        # TRL turns both of these on by default, wherever it runs.
+        "bf16": setting.precision == torch.bfloat16,
+        "gradient_checkpointing": spec.gradient_checkpointing,
+        "use_cpu": on_cpu,
+        "logging_steps": spec.log_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would hide NaN; a guard stops on it
+        "save_strategy": "steps",
+        "save_steps": spec.checkpoint_steps,
+        "save_total_limit": None,  # checkpoints are pruned when the next one is verified, not before
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": spec.seed,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,  # the only column is the row's index
+        "max_length": None,  # rows were cut before, and each cut is in the ledger
+    }
+
+
+def index_dataset(rows: Sequence[Any]) -> Dataset:
+    """Return the dataset that TRL wants: one column, the index of the row; the collator looks the row up."""
+    return Dataset.from_dict({"row": list(range(len(rows)))})
+
+
+def probe_of(sequences: Sequence[Sequence[int]], *, rows: int = 4, tokens: int = 64) -> torch.Tensor:
+    """Return the beginnings of the first sequences, cut to one length, as (rows, tokens)."""
+    chosen = [list(sequence[:tokens]) for sequence in sequences[:rows]]
+    width = min(len(sequence) for sequence in chosen)
+    return torch.tensor([sequence[:width] for sequence in chosen])
+
+
+class GuardedTrainer(Trainer):
+    """What ours adds to a TRL trainer; to be inherited before it."""
+
+    row_ids: Sequence[str] = ()
+    order: Sampler[int] | None = None
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss, and stop on NaN with the ids of the batch's rows."""
+        rows = inputs.pop("rows")
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if not bool(torch.isfinite(loss.detach())):
+            ids = [self.row_ids[index] for index in rows.tolist()]
+            check_finite_loss(loss.detach(), self.state.global_step + 1, ids)
+        return loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self.order
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint needs no model card; the model version gets its own."""
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: it walks all parameters at each step, and nobody reads it."""
+        return 0
+
+    def settle(self) -> None:
+        """Undo what the trainers set up for themselves that is not wanted here; make the head quick on a CPU.
+
+        TRL casts the adapters on a quantised base to bfloat16, where small AdamW steps vanish; without a progress bar
+        transformers prints each log entry to stdout.
+        """
+        self.remove_callback(PrinterCallback)
+        add_cpu_head(self.model)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()

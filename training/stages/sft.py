@@ -1,0 +1,126 @@
+"""Supervised fine-tuning on conversations: loss on the assistant's turns only, through TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from training.ledger import LedgerBook
+from training.models import ModelSource
+from training.packing import EpochOrder, RowCollator, TokenRow
+from training.rows import Encoder, RawRow, mix_replay
+from training.specs import PretrainSpec, SftSpec
+from training.stages.base import (
+    GuardedTrainer,
+    Material,
+    Setting,
+    Stage,
+    index_dataset,
+    probe_of,
+    trainer_arguments,
+)
+
+
+class LanguageModelTrainer(GuardedTrainer, SFTTrainer):
+    """TRL's SFTTrainer on rows that are tokenised, masked and packed already."""
+
+
+class Sft(Stage):
+    """Conversations in, an assistant out."""
+
+    name = "sft"
+    needs_chat_template = True
+
+    def encode(
+        self,
+        spec: SftSpec,
+        source: ModelSource,
+        rows: Sequence[RawRow],
+        replay: Sequence[RawRow],
+        replay_share: float,
+    ) -> Material:
+        """Encode `{"messages"}` rows; `batch_size` counts conversations, packed or not."""
+        book = LedgerBook()
+        encoder = Encoder(source, spec.max_length)
+        encoded = encoder.conversations(rows, book)
+        return language_material(spec, encoder, encoded, book, replay, replay_share)
+
+    def trainer(
+        self, spec: SftSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
+    ) -> LanguageModelTrainer:
+        """Return the trainer; rows of one batch are packed (`packing`), or padded among rows of like length."""
+        return language_trainer(spec, model, material, setting, callbacks, packing=spec.packing)
+
+
+def language_material(
+    spec: SftSpec | PretrainSpec,
+    encoder: Encoder,
+    encoded: list[TokenRow],
+    book: LedgerBook,
+    replay: Sequence[RawRow],
+    replay_share: float,
+) -> Material:
+    """Mix replay rows in and close the ledger."""
+    guards = {}
+    mixed: list[TokenRow] = []
+    if replay_share and encoded:
+        mixed = mix_replay(encoded, _encode_replay(encoder, replay), replay_share, spec.seed)
+        tokens = sum(map(len, mixed))
+        share = tokens / (tokens + sum(map(len, encoded)))
+        guards["replay_share"] = f"{share:.3f} of the tokens, in {len(mixed)} rows"
+    every = [*encoded, *mixed]
+    ledger = book.close(
+        max_lost_share=spec.max_lost_share,
+        replay_rows=len(mixed),
+        tokens=sum(map(len, every)),
+        target_tokens=sum(row.targets for row in every),
+    )
+    guards["end_supervised"] = f"in all {len(every)} rows"
+    guards["prompt_is_prefix"] = guards["single_start"] = "in all rows"
+    return Material(every, ledger, probe_of([row.input_ids.tolist() for row in encoded]), guards)
+
+
+def _encode_replay(encoder: Encoder, replay: Sequence[RawRow]) -> list[TokenRow]:
+    """Encode replay rows by what they hold: text carries loss on each token, a conversation on its answers.
+
+    Rows that can't be used are left out; the ledger counts the stage's own rows only.
+    """
+    texts = [row for row in replay if "text" in row.payload]
+    conversations = [row for row in replay if "text" not in row.payload]
+    return [*encoder.conversations(conversations, LedgerBook()), *encoder.texts(texts)]
+
+
+def language_trainer(
+    spec: SftSpec | PretrainSpec,
+    model: Any,
+    material: Material,
+    setting: Setting,
+    callbacks: list[TrainerCallback],
+    *,
+    packing: bool,
+) -> LanguageModelTrainer:
+    """Return an SFTTrainer that is fed with `material`."""
+    config = SFTConfig(
+        **trainer_arguments(spec, setting),
+        packing=False,  # RowCollator packs, within a batch
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    text_config = model.config.get_text_config()
+    trainer = LanguageModelTrainer(
+        model=model,
+        args=config,
+        train_dataset=index_dataset(material.rows),
+        data_collator=RowCollator(
+            material.rows, setting.source.tokenizer.pad_token_id, text_config.hidden_size, spec.max_length, packing
+        ),
+        processing_class=setting.source.tokenizer,
+        callbacks=callbacks,
+    )
+    lengths = [len(row) for row in material.rows]
+    trainer.row_ids = [row.id for row in material.rows]
+    trainer.order = EpochOrder(lengths, seed=spec.seed, group_by=0 if packing else spec.batch_size)
+    trainer.settle()
+    return trainer

@@ -1,0 +1,204 @@
+"""One training job: from a spec to a trained model directory, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from data_catalog.errors import TrainingError
+from data_catalog.identity import digest
+from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
+from training.guards import check_pad_token
+from training.methods import method_for
+from training.models import count_parameters, open_source, resolve_precision, write_model
+from training.process import Progress, StopRequest
+from training.rows import load_dataset, load_replay
+from training.specs import MetricPoint, TrainJob, TrainResult
+from training.stages.base import Setting, Stage
+from training.stages.dpo import Dpo, PreferenceTrainer
+from training.stages.pretrain import Pretrain
+from training.stages.sft import Sft
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (Pretrain(), Sft(), Dpo())}
+"""`stage` of a spec to what does it."""
+
+_NOT_VALUES = frozenset({"loss", "learning_rate", "epoch", "step", "num_tokens"})
+"""Fields of their own; `num_tokens` begins at 0 again in a resumed run, so it would mislead."""
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
+
+
+def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_seconds: float = 0.0) -> TrainResult:
+    """Run a training job; write `job.output` (whole or not at all) and return what happened.
+
+    Goes on from the newest verified checkpoint below `job.work`. Raises TrainingError where a guard fires, and
+    Interrupted (with a checkpoint kept) when a stop was requested.
+    """
+    spec, stage = job.spec, STAGES[job.spec.stage]
+    source = open_source(job.model, needs_chat_template=stage.needs_chat_template)
+    guards = {"pad_token": check_pad_token(source.tokenizer)}
+    replay = load_replay(job.replay) if job.replay and job.replay_share else []
+    if job.replay_share and not replay:
+        raise TrainingError("replay_share is set but there are no replay rows", next_step="set `replay` in the config")
+    material = stage.encode(spec, source, load_dataset(job.dataset), replay, job.replay_share)
+    guards |= material.guards
+    progress.write("encoded", rows=material.ledger.kept, tokens=material.ledger.tokens)
+
+    set_seed(spec.seed)
+    method, precision = method_for(spec), resolve_precision(spec.precision)
+    model = method.prepare(method.load(source, precision), spec)
+    parameters = count_parameters(model)
+    checkpoints = job.work / "checkpoints"
+    job_digest = _job_digest(job)
+    found = newest_verified(checkpoints, job_digest)
+    _report_skipped(found, progress)
+    sealer = Sealer(checkpoints, job_digest)
+    watcher = Watcher(job.work / "metrics.jsonl", progress, stop, sealer)
+    trainer = stage.trainer(spec, model, material, Setting(source, precision, checkpoints), [watcher])
+    if isinstance(trainer, PreferenceTrainer):
+        guards["dpo_step0_loss"] = trainer.check_step0(precision)
+    seconds = _run(trainer, found, stop, sealer)
+    metrics = metric_points(trainer.state.log_history)
+    if found.skipped:
+        guards["skipped_checkpoints"] = "; ".join(found.skipped)
+    steps = trainer.state.global_step
+
+    progress.write("merging")
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    trainer.optimizer = trainer.lr_scheduler = None  # room for the merge
+    gc.collect()
+    merged = method.merge(trained, source, material.probe, job.work)
+    merged.model.to(source.stored_dtype)
+    write_model(merged.model, source, job.output)
+    return TrainResult(
+        stage=spec.stage,
+        method=spec.method.name,
+        steps=steps,
+        seconds=seconds,
+        import_seconds=import_seconds,
+        trainable_parameters=parameters.trainable,
+        total_parameters=parameters.total,
+        ledger=material.ledger,
+        metrics=metrics,
+        resumed_from_step=found.step,
+        peak_memory_bytes=_peak_memory(),
+        guards={**guards, **merged.guards},
+        versions={package: version(package) for package in _PACKAGES},
+    )
+
+
+def _run(trainer: Any, found: Found, stop: StopRequest, sealer: Sealer) -> float:
+    """Train to the end or to a stop request; return the seconds of the loop."""
+    began = time.monotonic()
+    try:
+        with stop.deferred():
+            trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
+    finally:
+        sealer.close()
+    return time.monotonic() - began
+
+
+def _job_digest(job: TrainJob) -> str:
+    """Digest of what decides the trained weights: settings, data, base, versions. Not where files lie."""
+    paths = [job.dataset, job.model, *([job.replay] if job.replay else [])]
+    return digest(
+        {
+            "spec": job.spec,
+            "replay_share": job.replay_share,
+            "inputs": inputs_digest(*paths),
+            "versions": {package: version(package) for package in _PACKAGES},
+        }
+    )
+
+
+def _report_skipped(found: Found, progress: Progress) -> None:
+    for reason in found.skipped:
+        progress.write("checkpoint_skipped", reason=reason)
+    if found.path:
+        progress.write("resumed", step=found.step)
+
+
+class Watcher(TrainerCallback):
+    """Reports each logged step, seals each checkpoint, and ends the loop when a stop was requested."""
+
+    def __init__(self, metrics_file: Path, progress: Progress, stop: StopRequest, sealer: Sealer) -> None:
+        self._metrics_file = metrics_file
+        self._progress = progress
+        self._stop = stop
+        self._sealer = sealer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the metrics file with what a resumed run has behind it."""
+        self._metrics_file.parent.mkdir(parents=True, exist_ok=True)
+        points = metric_points(state.log_history)
+        self._metrics_file.write_text("".join(point.model_dump_json() + "\n" for point in points), "utf-8")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for a last checkpoint and the end of the loop if a stop was requested."""
+        if self._stop.requested:
+            control.should_save = True
+            control.should_training_stop = True
+        if control.should_save:
+            # The mean loss since the last log is not part of a checkpoint: log here, and nothing is left over.
+            control.should_log = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append the logged step to the metrics file and tell the caller."""
+        for point in metric_points([{**(logs or {}), "step": state.global_step, "epoch": state.epoch or 0.0}]):
+            with self._metrics_file.open("a", encoding="utf-8") as out:
+                out.write(point.model_dump_json() + "\n")
+            self._progress.write("step", step=point.step, steps=state.max_steps, loss=point.loss, epoch=point.epoch)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal the checkpoint that was just written."""
+        self._sealer.submit(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+def metric_points(log_history: Sequence[Mapping[str, Any]]) -> tuple[MetricPoint, ...]:
+    """Return the training steps of a trainer's log, without its closing summary."""
+    points = []
+    for entry in log_history:
+        if "loss" not in entry:
+            continue
+        values = {
+            name: float(value)
+            for name, value in entry.items()
+            if name not in _NOT_VALUES and isinstance(value, int | float)
+        }
+        points.append(
+            MetricPoint(
+                step=int(entry["step"]),
+                epoch=float(entry["epoch"]),
+                loss=float(entry["loss"]),
+                learning_rate=entry.get("learning_rate"),
+                values={name: value for name, value in values.items() if math.isfinite(value)},
+            )
+        )
+    return tuple(points)
+
+
+def _peak_memory() -> int:
+    """Largest memory in bytes: of the GPU where there is one, of the process otherwise."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
