@@ -1,0 +1,48 @@
+"""What all tests share: a quiet, offline environment and nothing of the user's own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from hypothesis import settings
+
+# Set before anything is imported: these libraries read their environment once. Child processes inherit it.
+_HOME = tempfile.TemporaryDirectory(prefix="tutelage-tests-")
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "1",
+        "HF_HOME": f"{_HOME.name}/huggingface",
+        "HF_HUB_OFFLINE": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PREFECT_HOME": f"{_HOME.name}/prefect",
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": f"{_HOME.name}/prefect/results",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+)
+for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    os.environ.pop(name, None)
+
+# Deadlines measure the machine rather than the code, and two cores are often shared.
+settings.register_profile("tutelage", deadline=None, print_blob=True)
+settings.load_profile("tutelage")
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def _refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Let no test of this process reach further than this machine."""
+    if event != "socket.connect":
+        return
+    connection, address = arguments
+    internet = connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type & socket.SOCK_STREAM
+    if internet and address[0] not in _LOOPBACK:
+        raise PermissionError(f"tests stay on this machine; something wanted to connect to {address[0]}:{address[1]}")
+
+
+sys.addaudithook(_refuse_the_network)

@@ -1,0 +1,175 @@
+"""The generated pages equal the code, every configuration field is described, and the pages say what they should."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+import pytest
+from pydantic import BaseModel, Field
+
+from flows import reference
+
+
+@pytest.mark.parametrize("name", ["cli.md", "configuration.md"])
+def test_committed_page_equals_the_code(name: str) -> None:
+    path = reference.DOCS / name
+    assert path.read_text(encoding="utf-8") == reference.pages()[path], f"docs/{name} is out of date; run `make docs`"
+
+
+def test_every_configuration_field_is_described() -> None:
+    assert reference.undocumented() == []
+
+
+class Colour(StrEnum):
+    """RED or BLUE, nothing between."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Small(BaseModel):
+    """A small one."""
+
+    size: Literal["small"] = "small"
+    weight: float = Field(default=0.5, ge=0, lt=1)
+    """In kilograms,
+    dry."""
+
+
+class Large(Small):
+    """A large one."""
+
+    size: Literal["large"] = "large"  # type: ignore[assignment]
+    weight: float = Field(default=2.0, gt=1)
+
+
+class Shelf(BaseModel):
+    """Where they stand."""
+
+    name: str = Field(pattern="^[a-z]+$", description="What it is called.")
+    paths: tuple[Path, ...] = ()
+    """Where to look."""
+    colour: Colour = Colour.RED
+    item: Annotated[Small | Large, Field(discriminator="size")] = Small()
+    """What stands on it."""
+    more: tuple[Small, ...] = (Small(weight=0.25),)
+    by_name: dict[str, Large] = Field(default_factory=dict)
+    spare: Small | None = None
+    undescribed: int | None = Field(default=None, ge=1, le=3)
+
+
+def test_configuration_page_has_every_section_key_bound_default_and_meaning() -> None:
+    page = reference.configuration_page(Shelf)
+
+    assert "| `name` | text, matching `^[a-z]+$` | required | What it is called. |" in page
+    assert "| `paths` | list of paths | `[]` | Where to look. |" in page
+    assert "| `colour` | `red` or `blue` | `red` | RED or BLUE, nothing between. |" in page
+    assert '| `item` | section, `size`: `small` or `large` | `{"size": "small"}` | What stands on it. |' in page
+    assert '| `more` | list of sections | `[{"weight": 0.25}]` | A small one. |' in page
+    assert "| `by_name` | mapping of names to sections | `{}` | A large one. |" in page
+    assert "| `spare` | section or null | `null` | A small one. |" in page
+    assert "| `undescribed` | integer or null, >= 1, <= 3 | `null` |  |" in page
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## The file",
+        "## `item` with `size: small`",
+        "## `item` with `size: large`",
+        "## `more[]`",
+        "## `by_name.<name>`",
+        "## `spare`",
+    ]
+
+
+def test_a_description_is_inherited_and_a_missing_one_is_found() -> None:
+    assert reference.describe(Large, "weight") == "In kilograms, dry."
+    assert reference.undocumented(Shelf) == ["Shelf.undescribed"]
+
+
+def test_a_type_without_words_is_refused_by_name() -> None:
+    class Odd(BaseModel):
+        """Holds what YAML can't."""
+
+        what: complex = 1j
+        """A number with two parts."""
+
+    with pytest.raises(TypeError, match=r"complex.*PLAIN_KINDS"):
+        reference.configuration_page(Odd)
+
+
+def test_sections_at_one_place_need_a_key_that_chooses() -> None:
+    class Left(BaseModel):
+        """No key."""
+
+        first: int = 1
+
+    class Right(BaseModel):
+        """No key either."""
+
+        second: int = 2
+
+    class Either(BaseModel):
+        """One of both."""
+
+        side: Left | Right = Left()
+
+    with pytest.raises(TypeError, match="Left, Right"):
+        reference.configuration_page(Either)
+
+
+@pytest.fixture
+def program() -> click.Group:
+    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    def top() -> None:
+        """Do things."""
+
+    @top.group()
+    def models() -> None:
+        """Look at models."""
+
+    @models.command()
+    @click.argument("version")
+    @click.option("--full", is_flag=True, help="Everything there is.")
+    def show(**_: Any) -> None:
+        """Show one model."""
+
+    @top.command(hidden=True)
+    def secret() -> None:
+        """Nobody reads this."""
+
+    return top
+
+
+def test_cli_page_has_each_visible_command_with_its_full_name(program: click.Group) -> None:
+    page = reference.cli_page(program, "thing")
+
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == ["## thing", "## thing models", "## thing models show", "## Exit codes"]
+    assert "Usage: thing models show [OPTIONS] VERSION" in page
+    assert "Everything there is." in page
+    assert "-h, --help" in page
+    assert "Nobody reads this." not in page
+
+
+def test_cli_page_lists_the_exit_code_of_every_error() -> None:
+    table = reference.exit_codes()
+
+    assert "| 2 | `ConfigError` | What the user wrote can't be used; raised before anything starts. |" in table
+    assert "| 130 | `Interrupted` |" in table
+    codes = [int(line.split("|")[1]) for line in table.splitlines()[2:]]
+    assert codes == sorted(codes)
+
+
+def test_main_names_a_stale_page_and_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reference, "DOCS", tmp_path / "docs")
+
+    assert reference.main([]) == 1
+    assert "docs/cli.md is out of date; run `make docs`" in capsys.readouterr().out
+
+    assert reference.main(["--write"]) == 0
+    assert reference.main([]) == 0
+    assert (tmp_path / "docs" / "configuration.md").read_text(encoding="utf-8").startswith("<!-- Written by")
