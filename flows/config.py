@@ -6,8 +6,9 @@ The sections are the specs of the packages; this module only puts them together 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
 from evaluation.specs import GateRule, SuiteSpec
@@ -31,6 +32,9 @@ class StageDataSpec(Spec):
 
     recipes: tuple[str, ...] = ()
     """Recipes whose accepted items enter; empty means the usual ones of the stage."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """Which part of the items enters, as shares of their hash space. A `dpo` stage learns from the student's mistakes,
+    and on questions that `sft` trained on it makes none: give `sft` [0.0, 0.8] and `dpo` [0.8, 1.0]."""
     documents: bool = True
     """`pretrain`: the chunks themselves are part of the text."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)
@@ -41,6 +45,13 @@ class StageDataSpec(Spec):
     """`dpo`: temperature of those answers."""
     max_pairs: int = Field(default=2000, ge=1)
     """`dpo`: pairs at most."""
+
+    @model_validator(mode="after")
+    def _part_is_an_interval(self) -> Self:
+        low, high = self.part
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"`part` is [from, to] with 0 <= from < to <= 1, got [{low}, {high}]")
+        return self
 
 
 class StageConfig(Spec):

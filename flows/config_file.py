@@ -33,6 +33,7 @@ class Problem:
     text: str
 
     def render(self, path: Path) -> str:
+        """Return the problem as one line: place, key, what is wrong."""
         place = f"{path}:{self.line}:{self.column}"
         return f"{place}  {self.key}: {self.text}" if self.key else f"{place}  {self.text}"
 
@@ -184,7 +185,7 @@ def _models_at(annotation: Any, location: Location, value: Any) -> Iterator[type
 def _descend(annotation: Any, location: Location, value: Any) -> Iterator[type[BaseModel]]:
     if location and isinstance(value, list | dict) and not any(True for _ in _models_of(annotation, direct=True)):
         key = location[0]
-        child = value[key] if isinstance(value, dict) or isinstance(key, int) else None  # type: ignore[index,call-overload]
+        child = value[key] if isinstance(value, dict) or isinstance(key, int) else None  # type: ignore[index]
         for argument in get_args(annotation):
             yield from _descend(argument, location[1:], child)
     else:

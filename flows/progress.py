@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: counts, rates and times, as a live line on a terminal, as plain lines elsewhere.
+"""What the user sees while a run goes on: counts, rates and times; a live line on a terminal, plain lines elsewhere.
 
 The pipeline speaks to a `Reporter`; the command line, the Prefect flows and the tests each bring their own.
 """
@@ -47,6 +47,46 @@ class SilentReporter:
         """Ignore."""
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """How long a step took, in seconds; `cached` when nothing had to be done."""
+
+    step: str
+    seconds: float
+    cached: bool
+    detail: str
+
+
+class RecordingReporter:
+    """Passes everything on to another reporter and remembers how long each step took."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self.times: list[StepTime] = []
+        self.notes: list[str] = []
+        self._inner = inner
+        self._started: dict[str, float] = {}
+
+    def step_started(self, step: str, detail: str = "") -> None:
+        """Note when the step began."""
+        self._started[step] = time.monotonic()
+        self._inner.step_started(step, detail)
+
+    def step_progress(self, step: str, done: int, total: int, detail: str = "") -> None:
+        """Pass it on."""
+        self._inner.step_progress(step, done, total, detail)
+
+    def step_done(self, step: str, detail: str = "", *, cached: bool = False) -> None:
+        """Note how long the step took."""
+        seconds = time.monotonic() - self._started.pop(step, time.monotonic())
+        self.times.append(StepTime(step, seconds, cached, detail))
+        self._inner.step_done(step, detail, cached=cached)
+
+    def note(self, text: str) -> None:
+        """Remember it and pass it on."""
+        self.notes.append(text)
+        self._inner.note(text)
+
+
 def clock(seconds: float) -> str:
     """Return `7 s`, `1 min 05 s` or `2 h 03 min`."""
     whole = round(seconds)
@@ -83,6 +123,7 @@ class TerminalReporter:
     _live: bool = False
 
     def step_started(self, step: str, detail: str = "") -> None:
+        """Show that a step begins."""
         self._started[step] = time.monotonic()
         self._pace.pop(step, None)
         if self.stream.isatty():
@@ -91,6 +132,7 @@ class TerminalReporter:
             self._line(f"  … {step:<{self.width}} {detail}")
 
     def step_progress(self, step: str, done: int, total: int, detail: str = "") -> None:
+        """Show counts and the time that is left, at most every few seconds without a terminal."""
         now = time.monotonic()
         pace = self._pace.setdefault(step, _Pace(now, done))
         finished = done >= total
@@ -104,11 +146,13 @@ class TerminalReporter:
         self._draw(text) if self.stream.isatty() else self._line(text)
 
     def step_done(self, step: str, detail: str = "", *, cached: bool = False) -> None:
+        """Show what a step came to and how long it took."""
         took = time.monotonic() - self._started.pop(step, time.monotonic())
         when = "unchanged" if cached else clock(took)
         self._line(f"  ✓ {step:<{self.width}} {when:<12} {detail}")
 
     def note(self, text: str) -> None:
+        """Show a line between the steps."""
         self._line(f"  · {text}")
 
     def _draw(self, text: str) -> None:

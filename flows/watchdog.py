@@ -51,9 +51,10 @@ class Family:
                 signal.signal(number, signal.SIG_DFL)
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
-            os.execvp(argv[0], argv)
+            os.execvp(argv[0], argv)  # noqa: S606 - a list of arguments, never a shell line
         except OSError as error:
-            print(f"can't start {argv[0]}: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"can't start {argv[0]}: {error}\n")
+            sys.stderr.flush()
         os._exit(127)
 
     def reap(self) -> bool:

@@ -109,7 +109,9 @@ def test_two_stages_of_one_name_are_refused(folder: Path) -> None:
     assert "names must differ" in problems(folder, GOOD + stage)
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [1,", "not YAML"), ("", "documents: is missing"), ("- 1", "valid dict")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("a: [1,", "not YAML"), ("", "documents: is missing"), ("- 1", "valid dict")]
+)
 def test_what_is_not_a_configuration_is_refused(folder: Path, text: str, said: str) -> None:
     assert said in problems(folder, text)
 

@@ -14,7 +14,9 @@ import pytest
 from flows.processes import ManagedProcess, end_orphan, orphans
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SLEEPER = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '300']); print(p.pid, flush=True); time.sleep(300)"
+SLEEPER = (
+    "import subprocess, sys, time; p = subprocess.Popen(['sleep', '300']); print(p.pid, flush=True); time.sleep(300)"
+)
 
 
 def alive(pid: int) -> bool:
@@ -116,9 +118,7 @@ def test_sigkill_of_the_owner_ends_everything(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="kills the watchdog itself; only Linux tells the child")
 def test_orphans_are_found_and_ended_even_when_the_watchdog_was_killed_too(tmp_path: Path) -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(300)"
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(tmp_path), code], stdout=subprocess.PIPE, cwd=REPOSITORY
-    )
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path), code], stdout=subprocess.PIPE, cwd=REPOSITORY)
     assert owner.stdout is not None
     owner.stdout.readline()
     children = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()

@@ -1,0 +1,253 @@
+"""Documents in, dataset versions out: the steps ingest, generate and curate, and the datasets of each stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from data_catalog.catalogue import DocumentDiff
+from data_catalog.datasets import write_dataset
+from data_catalog.errors import DataError
+from data_catalog.identity import digest
+from data_catalog.records import Chunk, Completion, DatasetVersion, Document, Item, Kind, Request, Split, Verdict
+from flows.config import StageConfig
+from flows.context import RunContext
+from generators.chunks import chunk_document
+from generators.documents import Refusal, read_documents
+from generators.engine import answer_all
+from generators.filters.pipeline import curate, demand_minimum
+from generators.recipes import build_requests, document_text_items, parse
+from generators.recipes.base import ParseFailure
+from generators.tokens import load_counter
+
+STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
+    "pretrain": ("paraphrase",),
+    "sft": ("grounded_qa", "unanswerable"),
+    "dpo": ("grounded_qa", "unanswerable"),
+}
+"""Which accepted items a stage trains on unless its `data.recipes` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """The documents as they stand now."""
+
+    documents: tuple[Document, ...]
+    chunks: tuple[Chunk, ...]
+    refusals: tuple[Refusal, ...]
+    diff: DocumentDiff
+
+
+@dataclass(frozen=True)
+class RecipeCounts:
+    """What became of one recipe's requests."""
+
+    recipe: str
+    requests: int
+    answered: int
+    truncated: int
+    """Answers that met the token limit; they count as answered and give no item."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What the teacher's answers came to."""
+
+    items: tuple[Item, ...] = ()
+    recipes: tuple[RecipeCounts, ...] = ()
+    unparsed: Mapping[str, int] = field(default_factory=dict)
+    """Why answers gave no item, and how often."""
+    asked: int = 0
+    cached: int = 0
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What the filters said of the items."""
+
+    accepted: tuple[Item, ...] = ()
+    """In the order of their requests."""
+    verdicts: tuple[Verdict, ...] = ()
+    asked: int = 0
+    cached: int = 0
+
+
+def ingest(ctx: RunContext) -> Ingested:
+    """Read, cut and store the documents. Always done: only reading tells whether something changed."""
+    spec = ctx.config.documents
+    ctx.reporter.step_started("ingest")
+    read = read_documents(spec)
+    count_tokens = load_counter(ctx.config.student.model)
+    chunks = [
+        chunk
+        for document in read.documents
+        for chunk in chunk_document(
+            document,
+            max_tokens=spec.chunk_tokens,
+            count_tokens=count_tokens,
+            evaluation_share=spec.evaluation_share,
+        )
+    ]
+    refused = [(refusal.path, refusal.reason) for refusal in read.refusals]
+    diff = ctx.catalogue.sync_documents(read.documents, chunks, refused)
+    ctx.reporter.step_done("ingest", _ingest_line(len(read.documents), len(chunks), diff, len(refused)))
+    for refusal in read.refusals:
+        ctx.reporter.note(f"left out {refusal.path}: {refusal.reason}")
+    return Ingested(tuple(read.documents), tuple(chunks), tuple(read.refusals), diff)
+
+
+def _ingest_line(documents: int, chunks: int, diff: DocumentDiff, refused: int) -> str:
+    changes = [
+        f"{count:,} {word}"
+        for word, count in (
+            ("new", len(diff.added)),
+            ("changed", len(diff.changed)),
+            ("withdrawn", len(diff.removed)),
+            ("refused", refused),
+        )
+        if count
+    ]
+    return f"{documents:,} documents, {chunks:,} chunks" + (f" ({', '.join(changes)})" if changes else "")
+
+
+def generation_requests(ctx: RunContext, ingested: Ingested) -> list[tuple[str, Request]]:
+    """Render every prompt of every recipe: (recipe name, request), in a fixed order."""
+    count_tokens = load_counter(ctx.config.student.model)
+    pairs = []
+    for spec in ctx.config.generate.recipes:
+        requests = build_requests(
+            spec,
+            ingested.documents,
+            ingested.chunks,
+            teacher_fingerprint=ctx.teacher.fingerprint,
+            count_tokens=count_tokens,
+            context_tokens=ctx.config.generate.context_tokens,
+            unknown_answer=ctx.config.student.answer_unknown,
+        )
+        pairs += [(spec.recipe, request) for request in requests]
+    return pairs
+
+
+def generate(ctx: RunContext, requests: Sequence[tuple[str, Request]]) -> Generated:
+    """Ask what was never asked, parse every answer, store the items."""
+    ctx.reporter.step_started("generate", f"{len(requests):,} requests")
+    report = answer_all(
+        [request for _, request in requests],
+        ctx.teacher,
+        ctx.catalogue,
+        batch_size=ctx.config.generate.batch_size,
+        on_progress=lambda done, total: ctx.reporter.step_progress("generate", done, total),
+    )
+    items: dict[str, Item] = {}
+    unparsed: Counter[str] = Counter()
+    for _, request in requests:
+        completion = report.completions.get(request.key)
+        if completion is None:
+            continue
+        parsed = parse(request, completion)
+        if isinstance(parsed, ParseFailure):
+            unparsed[parsed.reason] += 1
+        else:
+            items.setdefault(parsed.id, parsed)
+    ctx.catalogue.add_items(list(items.values()))
+    line = f"{len(items):,} items from {len(report.completions):,} answers"
+    ctx.reporter.step_done("generate", line, cached=report.asked == 0)
+    if report.failed:
+        ctx.reporter.note(f"{report.failed:,} requests got no answer; the next run asks them again")
+    return Generated(
+        items=tuple(items.values()),
+        recipes=tuple(_recipe_counts(requests, report.completions)),
+        unparsed=unparsed,
+        asked=report.asked,
+        cached=report.cached,
+    )
+
+
+def _recipe_counts(
+    requests: Sequence[tuple[str, Request]], completions: Mapping[str, Completion]
+) -> Iterator[RecipeCounts]:
+    keys_of: dict[str, set[str]] = {}
+    for recipe, request in requests:
+        keys_of.setdefault(recipe, set()).add(request.key)
+    for recipe, keys in keys_of.items():
+        answers = [completions[key] for key in keys if key in completions]
+        truncated = sum(answer.finish_reason == "length" for answer in answers)
+        yield RecipeCounts(recipe, len(keys), len(answers), truncated)
+
+
+def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], questions: Sequence[str]) -> Curated:
+    """Run the filters, store every verdict, and return the accepted items.
+
+    Raises:
+        DataError: fewer items were accepted than `curate.minimum_items`.
+    """
+    asked = cached = 0
+
+    def ask(requests: Sequence[Request]) -> Mapping[str, Completion]:
+        nonlocal asked, cached
+        report = answer_all(
+            requests,
+            ctx.teacher,
+            ctx.catalogue,
+            batch_size=ctx.config.generate.batch_size,
+            on_progress=lambda done, total: ctx.reporter.step_progress("curate", done, total, "asked to the teacher"),
+        )
+        asked, cached = asked + report.asked, cached + report.cached
+        return report.completions
+
+    ctx.reporter.step_started("curate", f"{len(items):,} items")
+    report = curate(
+        items,
+        ingested.chunks,
+        ingested.documents,
+        ctx.config.curate,
+        ask,
+        questions,
+        teacher_fingerprint=ctx.teacher.fingerprint,
+    )
+    ctx.catalogue.put_verdicts(report.verdicts)
+    accepted = tuple(item for item in items if item.id in report.accepted_ids)
+    ctx.reporter.step_done("curate", f"{len(accepted):,} of {len(items):,} items accepted", cached=asked == 0)
+    demand_minimum(report, ctx.config.curate.minimum_items)
+    return Curated(accepted, tuple(report.verdicts), asked, cached)
+
+
+def stage_items(stage: StageConfig, accepted: Sequence[Item]) -> list[Item]:
+    """Return the accepted items of the train split that a stage's recipes and part name."""
+    recipes = stage.data.recipes or STAGE_RECIPES[stage.train.stage]
+    low, high = stage.data.part
+    return [
+        item
+        for item in accepted
+        if item.recipe in recipes and item.split is Split.TRAIN and low <= _position(item) < high
+    ]
+
+
+def _position(item: Item) -> float:
+    """Return where an item stands in [0, 1): by its question, so that equal questions stay together."""
+    return int(digest(item.meta.get("question") or item.payload)[:8], 16) / 16**8
+
+
+def stage_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accepted: Sequence[Item]) -> DatasetVersion:
+    """Write the dataset version that a pretrain or SFT stage trains on: train split only, exact, immutable."""
+    recipes = stage.data.recipes or STAGE_RECIPES[stage.train.stage]
+    kind = Kind.TEXT if stage.train.stage == "pretrain" else Kind.MESSAGES
+    rows = stage_items(stage, accepted)
+    if stage.train.stage == "pretrain" and stage.data.documents:
+        texts = document_text_items(ingested.documents, ingested.chunks)
+        ctx.catalogue.add_items(texts)
+        rows += texts
+    wrong = sorted({item.recipe for item in rows if item.kind is not kind})
+    if wrong:
+        raise DataError(
+            f"stage {stage.name} ({stage.train.stage}) can't train on items of {', '.join(wrong)}",
+            valid=f"recipes that make {kind} items",
+            next_step=f"edit stages[{stage.name}].data.recipes",
+        )
+    if not rows:
+        raise DataError(
+            f"no accepted items for stage {stage.name} from {', '.join(recipes)}",
+            next_step="the funnel in the report says which filter took them",
+        )
+    return write_dataset(ctx.catalogue, f"{ctx.config.project}-{stage.name}", kind, rows)

@@ -1,0 +1,218 @@
+"""A model and a dataset version in, a gated model out: the steps train, evaluate, gate and register."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_catalog.evaluation_records import GateRecord, SampleScore
+from data_catalog.identity import file_sha256
+from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
+from data_catalog.registry import Registry, candidate_id
+from evaluation import suites as evaluation_suites
+from evaluation.gates import GateDecision, decide
+from evaluation.scoring import score_suite, summarise
+from evaluation.specs import Against
+from evaluation.suites import Suite
+from flows import workers
+from flows.config import StageConfig
+from flows.context import RunContext
+from flows.fingerprints import model_fingerprint
+from training.specs import TrainJob, TrainResult
+
+SuiteScores = Mapping[str, Sequence[SampleScore]]
+
+
+@dataclass(frozen=True)
+class StudentModel:
+    """A model directory on its way through the stages."""
+
+    label: str
+    """`base`, or the name of the stage that made it."""
+    path: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """What one stage made, and how it was judged."""
+
+    stage: StageConfig
+    model: StudentModel
+    dataset: DatasetVersion
+    run: StepRun
+    result: TrainResult
+    scores: SuiteScores
+    gate: GateRecord | None
+    decision: GateDecision | None
+
+
+def base_model(ctx: RunContext) -> StudentModel:
+    """Return the student before any stage."""
+    path = ctx.config.student.model
+    return StudentModel("base", path, model_fingerprint(path, home=ctx.home))
+
+
+def train(
+    ctx: RunContext, stage: StageConfig, start: StudentModel, dataset: DatasetVersion
+) -> tuple[StepRun, StudentModel]:
+    """Train one stage in a process of its own, or return what an equal run made."""
+    replay = ctx.config.replay if stage.data.replay_share > 0 else None
+    name = f"train:{stage.name}"
+    inputs = {
+        "spec": stage.train.model_dump(mode="json"),
+        "model": start.fingerprint,
+        "dataset": dataset.id,
+        "replay": file_sha256(replay) if replay else None,
+        "replay_share": stage.data.replay_share,
+    }
+    directory = ctx.home / "stages" / f"{stage.name}-{StepRun.fingerprint_of(name, inputs)[:16]}"
+    job = TrainJob(
+        spec=stage.train,
+        model=start.path,
+        dataset=ctx.home / dataset.path,
+        replay=replay,
+        replay_share=stage.data.replay_share,
+        output=directory / "model",
+        work=directory / "work",
+    )
+
+    def work(run: StepRun) -> dict[str, Any]:
+        ctx.teacher.rest()
+        result = workers.train(job, home=ctx.home, on_event=lambda event: _tell_step(ctx, name, event))
+        ctx.catalogue.add_metrics(run.id, [point.model_dump(mode="json") for point in result.metrics])
+        shutil.rmtree(job.work / "checkpoints", ignore_errors=True)
+        return {"train": result.model_dump(mode="json"), "model": model_fingerprint(job.output, home=ctx.home)}
+
+    def intact(result: Mapping[str, Any]) -> bool:
+        present = (job.output / "config.json").is_file()
+        return present and model_fingerprint(job.output, home=ctx.home) == result["model"]
+
+    run = ctx.step(
+        name,
+        inputs,
+        work,
+        intact=intact,
+        describe=_train_line,
+        detail=f"{stage.train.method.name}, {dataset.rows:,} rows",
+    )
+    return run, StudentModel(stage.name, job.output, str(run.result["model"]))
+
+
+def _tell_step(ctx: RunContext, name: str, event: Mapping[str, Any]) -> None:
+    if event.get("event") == "step":
+        loss = event.get("loss")
+        detail = f"loss {loss:.3f}" if isinstance(loss, float) else ""
+        ctx.reporter.step_progress(name, int(event["step"]), int(event["steps"]), detail)
+
+
+def _train_line(result: Mapping[str, Any]) -> str:
+    train_result = TrainResult.model_validate(result["train"])
+    losses = [point.loss for point in train_result.metrics]
+    fall = f", loss {losses[0]:.3f} → {losses[-1]:.3f}" if losses else ""
+    return f"{train_result.steps:,} steps of {train_result.method}{fall}"
+
+
+def ask_student(ctx: RunContext, step: str, model: StudentModel, requests: Sequence[Request]) -> dict[str, Completion]:
+    """Return the model's answers, from the catalogue where they stand there, from its weights where not."""
+    keys = [request.key for request in requests]
+    answers = ctx.catalogue.answered(keys)
+    missing = {request.key: request for request in requests if request.key not in answers}
+    if missing:
+        fresh = workers.complete(
+            model.path,
+            model.fingerprint,
+            list(missing.values()),
+            home=ctx.home,
+            on_event=lambda event: _tell_answers(ctx, step, event),
+        )
+        ctx.catalogue.add_completions(list(missing.values()), fresh)
+        answers |= {completion.request_key: completion for completion in fresh}
+    return answers
+
+
+def _tell_answers(ctx: RunContext, step: str, event: Mapping[str, Any]) -> None:
+    if event.get("event") == "batch":
+        ctx.reporter.step_progress(step, int(event["done"]), int(event["total"]))
+
+
+def evaluate(ctx: RunContext, suites: Sequence[Suite], model: StudentModel) -> dict[str, Sequence[SampleScore]]:
+    """Score a model on every suite. Completions are kept, so an unchanged evaluation asks nothing."""
+    step = f"evaluate:{model.label}"
+    by_suite = {suite.name: evaluation_suites.requests(suite, model.fingerprint) for suite in suites}
+    requests = [request for group in by_suite.values() for request in group]
+    ctx.reporter.step_started(step, f"{len(requests):,} questions")
+    known = len(ctx.catalogue.answered([request.key for request in requests]))
+    answers = ask_student(ctx, step, model, requests)
+    scores: dict[str, Sequence[SampleScore]] = {}
+    for suite in suites:
+        scores[suite.name] = score_suite(suite, model.fingerprint, answers)
+        ctx.catalogue.put_scores(model.fingerprint, suite.name, scores[suite.name])
+    line = ", ".join(f"{name} {percent(found)}" for name, found in scores.items())
+    ctx.reporter.step_done(step, line, cached=known == len(requests))
+    return scores
+
+
+def percent(scores: Sequence[SampleScore]) -> str:
+    """Return the mean score as `91.2 %`, or `unscored`."""
+    score = summarise(scores).score
+    return "unscored" if score is None else f"{100 * score:.1f} %"
+
+
+def gate(
+    ctx: RunContext,
+    stage: StageConfig,
+    candidate: tuple[StudentModel, SuiteScores],
+    baselines: Mapping[Against, tuple[str, SuiteScores]],
+    run: StepRun,
+) -> tuple[GateRecord, GateDecision]:
+    """Decide a stage's gate on paired statistics and store the decision."""
+    model, scores = candidate
+    ctx.reporter.step_started(f"gate:{stage.name}")
+    decision = decide(stage.gate, scores, {against: found for against, (_, found) in baselines.items()})
+    comparisons = [comparison.model_dump(mode="json") for comparison in decision.comparisons]
+    record = GateRecord.of(
+        candidate=candidate_id(model.path),
+        baseline=baselines[Against.BASE][0],
+        stage_name=stage.name,
+        outcome=decision.outcome.name,
+        comparisons=comparisons,
+        created_at=time.time(),
+        run_id=run.id,
+    )
+    ctx.catalogue.put_gate(record)
+    reasons = "; ".join(comparison.reason for comparison in decision.comparisons)
+    ctx.reporter.step_done(f"gate:{stage.name}", f"{decision.outcome.name}: {reasons}")
+    return record, decision
+
+
+def register(ctx: RunContext, stages: Sequence[TrainedStage], config_digest: str) -> ModelVersion:
+    """Store the last stage's model as an immutable version and make it the candidate."""
+    last = stages[-1]
+    base = base_model(ctx)
+    lineage = {
+        "project": ctx.config.project,
+        "base": base.fingerprint,
+        "base_path": str(base.path),
+        "teacher": ctx.config.teacher.model,
+        "licence": ctx.config.student.licence,
+        "config_digest": config_digest,
+        "stages": [
+            {
+                "name": trained.stage.name,
+                "run_id": trained.run.id,
+                "dataset_id": trained.dataset.id,
+                "gate_id": trained.gate.id if trained.gate else None,
+                "model": trained.model.fingerprint,
+            }
+            for trained in stages
+        ],
+    }
+    ctx.reporter.step_started("register")
+    version = Registry(ctx.catalogue).register(last.model.path, lineage)
+    ctx.reporter.step_done("register", f"{version.id} is the candidate")
+    return version

@@ -1,0 +1,245 @@
+"""The main job: documents in, a gated and registered model out.
+
+`run` does everything and is what `tutelage run` and the Prefect flow `pipeline` call; `refresh` stops before training.
+Each step looks first whether it was done already with equal inputs, so the same command also continues an interrupted
+run. The order is laid out for two cores: the base is evaluated while the teacher's server loads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.catalogue import Catalogue
+from data_catalog.errors import DataError, GateError
+from data_catalog.identity import digest
+from data_catalog.records import DatasetVersion, Split, Stage
+from data_catalog.registry import Registry
+from evaluation.gates import GateOutcome
+from evaluation.specs import Against, SuiteSpec
+from evaluation.suites import load_suite, questions
+from flows import data_steps, model_steps
+from flows.config import Config, StageConfig
+from flows.context import RunContext
+from flows.fingerprints import model_fingerprint
+from flows.model_card import write_card
+from flows.model_steps import StudentModel, SuiteScores, TrainedStage
+from flows.preferences import preference_dataset
+from flows.progress import RecordingReporter, Reporter
+from flows.report import write_report
+from flows.report.views import headline
+from flows.reporting import RunState, funnel_table, gate_table, report_data
+from flows.teacher import LazyTeacher
+from training.specs import TrainResult
+
+HELD_OUT = "held_out"
+"""The suite of generated questions on chunks that were set aside at ingest."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended. `gates` and `funnel` are rows of plain values for tables."""
+
+    outcome: str
+    headline: str
+    report: Path
+    model_version: str | None
+    next_command: str
+    seconds: float
+    funnel: tuple[Mapping[str, object], ...] = ()
+    gates: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class RefreshSummary:
+    """What a refresh found and made."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    asked: int
+    cached: int
+    accepted: int
+    datasets: Mapping[str, str]
+    seconds: float
+
+
+@contextmanager
+def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunContext]:
+    """Hold the project's run lock, open its catalogue, and end the teacher whatever happens."""
+    catalogue = Catalogue(config.home)
+    with catalogue.run_lock(command), LazyTeacher(config.teacher, home=config.home, reporter=reporter) as teacher:
+        yield RunContext(config=config, catalogue=catalogue, teacher=teacher, reporter=reporter)
+
+
+def run(config: Config, reporter: Reporter) -> RunSummary:
+    """Do the whole job.
+
+    Raises:
+        GateError: a gate said FAIL; the report is written, nothing is registered.
+        TutelageError: anything else; what was done is kept and the same command continues.
+    """
+    times = RecordingReporter(reporter)
+    with open_run(config, times, "tutelage run") as ctx:
+        state = RunState(times=times)
+        _make_data(ctx, state)
+        failed = _train_stages(ctx, state)
+        if failed is None:
+            write_card(state.stages[-1].model.path, config, *_base(state), state.stages)
+            state.version = model_steps.register(ctx, state.stages, config_digest(config))
+        summary = _summarise(ctx, state, failed)
+    if failed is not None:
+        raise _gate_error(failed, summary)
+    return summary
+
+
+def refresh(config: Config, reporter: Reporter) -> RefreshSummary:
+    """Ingest, generate, curate and write the next dataset versions; train nothing."""
+    times = RecordingReporter(reporter)
+    with open_run(config, times, "tutelage refresh") as ctx:
+        state = RunState(times=times)
+        _make_data(ctx, state, evaluate_base=False)
+        assert state.ingested is not None, "_make_data ingests"
+        datasets = {
+            stage.name: data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted).id
+            for stage in config.stages
+            if stage.train.stage != "dpo"
+        }
+    diff = state.ingested.diff
+    return RefreshSummary(
+        added=len(diff.added),
+        changed=len(diff.changed),
+        removed=len(diff.removed),
+        unchanged=len(diff.unchanged),
+        asked=state.generated.asked + state.curated.asked,
+        cached=state.generated.cached + state.curated.cached,
+        accepted=len(state.curated.accepted),
+        datasets=datasets,
+        seconds=time.time() - state.started,
+    )
+
+
+def config_digest(config: Config) -> str:
+    """Return the digest of what the configuration says, without where things lie on this machine."""
+    said = config.model_dump(mode="json", exclude={"home", "schedule"})
+    return digest(said)
+
+
+def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) -> None:
+    state.ingested = data_steps.ingest(ctx)
+    state.suites = [load_suite(name, spec) for name, spec in ctx.config.suites.items()]
+    requests = data_steps.generation_requests(ctx, state.ingested)
+    if len(ctx.catalogue.answered([request.key for _, request in requests])) < len({r.key for _, r in requests}):
+        ctx.teacher.prepare()
+    state.base = model_steps.base_model(ctx)
+    if evaluate_base:
+        state.base_scores = model_steps.evaluate(ctx, state.suites, state.base)
+    state.generated = data_steps.generate(ctx, requests)
+    asked = [question for suite in state.suites for question in questions(suite)]
+    state.curated = data_steps.curate_items(ctx, state.ingested, state.generated.items, asked)
+    if evaluate_base:
+        _add_held_out(ctx, state)
+    ctx.teacher.rest()
+
+
+def _add_held_out(ctx: RunContext, state: RunState) -> None:
+    """Make a suite of the accepted questions whose chunks were set aside, and score the base on it."""
+    held_out = [item for item in state.curated.accepted if item.split is Split.EVALUATION and "answer" in item.meta]
+    rows = {
+        item.meta["question"]: {"id": item.id, "question": item.meta["question"], "answers": [item.meta["answer"]]}
+        for item in held_out
+    }
+    if not rows or HELD_OUT in ctx.config.suites:
+        return
+    lines = [json.dumps(rows[key], ensure_ascii=False) for key in sorted(rows)]
+    path = ctx.home / "suites" / f"{HELD_OUT}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    suite = load_suite(HELD_OUT, SuiteSpec(path=path))
+    state.suites.append(suite)
+    assert state.base is not None, "the base is evaluated first"
+    state.base_scores = {**state.base_scores, **model_steps.evaluate(ctx, [suite], state.base)}
+
+
+def _train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
+    """Train, evaluate and gate each stage in turn; return the stage whose gate said FAIL, if one did."""
+    assert state.base is not None, "_make_data sets the base"
+    baselines = {Against.BASE: (state.base.fingerprint, state.base_scores)} | _production(ctx, state)
+    model, scores = state.base, state.base_scores
+    for stage in ctx.config.stages:
+        dataset = _dataset(ctx, state, stage, model)
+        if dataset is None:
+            continue
+        run_, trained = model_steps.train(ctx, stage, model, dataset)
+        trained_scores = model_steps.evaluate(ctx, state.suites, trained)
+        record, decision = None, None
+        if stage.gate:
+            rivals = {**baselines, Against.PREVIOUS: (model.fingerprint, scores)}
+            record, decision = model_steps.gate(ctx, stage, (trained, trained_scores), rivals, run_)
+        result = TrainResult.model_validate(run_.result["train"])
+        done = TrainedStage(stage, trained, dataset, run_, result, trained_scores, record, decision)
+        state.stages.append(done)
+        if decision is not None and decision.outcome is GateOutcome.FAIL:
+            return done
+        model, scores = trained, trained_scores
+    if not state.stages:
+        raise DataError("every stage was left out, so there is no new model", next_step="add a stage of kind sft")
+    return None
+
+
+def _base(state: RunState) -> tuple[StudentModel, SuiteScores]:
+    assert state.base is not None, "_make_data sets the base"
+    return state.base, state.base_scores
+
+
+def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: StudentModel) -> DatasetVersion | None:
+    assert state.ingested is not None, "_make_data ingests"
+    if stage.train.stage == "dpo":
+        return preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
+    return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
+
+
+def _production(ctx: RunContext, state: RunState) -> dict[Against, tuple[str, SuiteScores]]:
+    """Score what is in production now, where a gate compares with it and there is something."""
+    wanted = any(rule.against is Against.PRODUCTION for stage in ctx.config.stages for rule in stage.gate)
+    version = Registry(ctx.catalogue).stages().get(Stage.PRODUCTION) if wanted else None
+    if version is None:
+        return {}
+    path = ctx.home / version.path
+    model = StudentModel("production", path, model_fingerprint(path, home=ctx.home))
+    return {Against.PRODUCTION: (model.fingerprint, model_steps.evaluate(ctx, state.suites, model))}
+
+
+def _summarise(ctx: RunContext, state: RunState, failed: TrainedStage | None) -> RunSummary:
+    """Write the report and say in one line what was learned."""
+    ctx.reporter.step_started("report")
+    data = report_data(ctx, state, failed)
+    report = write_report(ctx.home / "reports" / f"{ctx.config.project}.html", data)
+    ctx.reporter.step_done("report", str(report))
+    outcome = data.outcome
+    return RunSummary(
+        outcome=outcome.name if outcome is not None else "UNGATED",
+        headline=headline(data),
+        report=report,
+        model_version=state.version.id if state.version else None,
+        next_command=data.next_commands[0].command,
+        seconds=time.time() - state.started,
+        funnel=tuple(funnel_table(data)),
+        gates=tuple(gate_table(data)),
+    )
+
+
+def _gate_error(failed: TrainedStage, summary: RunSummary) -> GateError:
+    assert failed.decision is not None, "only a gate fails a stage"
+    reasons = "\n".join(f"  {comparison.reason}" for comparison in failed.decision.comparisons)
+    return GateError(
+        f"the gate after stage {failed.stage.name} said {failed.decision.outcome.name}; "
+        f"nothing is registered\n{reasons}",
+        valid="every rule of the gate passes",
+        next_step=f"open {summary.report}: it shows the flipped answers and where the data were lost",
+    )

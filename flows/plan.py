@@ -1,0 +1,39 @@
+"""What a configuration would do, without doing it: documents, chunks, prompts, stages and gates in a few lines."""
+
+from __future__ import annotations
+
+from evaluation.suites import load_suite
+from flows.config import Config
+from generators.chunks import chunk_document
+from generators.documents import read_documents
+from generators.tokens import load_counter
+
+
+def describe(config: Config) -> str:
+    """Read the documents and suites and return the plan as text; starts nothing, writes nothing."""
+    read = read_documents(config.documents)
+    count = load_counter(config.student.model)
+    spec = config.documents
+    chunks = [
+        chunk
+        for document in read.documents
+        for chunk in chunk_document(
+            document, max_tokens=spec.chunk_tokens, count_tokens=count, evaluation_share=spec.evaluation_share
+        )
+    ]
+    tokens = sum(count(chunk.text) for chunk in chunks)
+    where = config.teacher.base_url or "a vLLM server of our own"
+    lines = [
+        f"project    {config.project}, kept in {config.home}",
+        f"documents  {len(read.documents):,} in {len(chunks):,} chunks, {tokens:,} tokens",
+        *(f"           left out {refusal.path}: {refusal.reason}" for refusal in read.refusals),
+        f"teacher    {config.teacher.model} on {where}, {config.teacher.concurrency} requests at a time",
+        *(f"generate   {recipe.recipe}, {recipe.samples} per prompt" for recipe in config.generate.recipes),
+        f"student    {config.student.model}",
+    ]
+    for name, suite in config.suites.items():
+        lines.append(f"suite      {name}: {len(load_suite(name, suite).samples):,} samples, {suite.scorer}")
+    for stage in config.stages:
+        gate = ", ".join(f"{rule.suite} {rule.require}" for rule in stage.gate) or "no gate"
+        lines.append(f"stage      {stage.name}: {stage.train.stage} by {stage.train.method.name}; gate: {gate}")
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""Which project does a command mean? The options `--config` and `--home`, and the search when neither is given.
+
+Commands that look after a promoted model must work when the documents or the teacher are gone, so only the `home` key
+of a configuration is read here; its other sections are the business of `flows.config_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from data_catalog.errors import ConfigError
+
+CONFIG_NAME = "tutelage.yaml"
+HOME_NAME = ".tutelage"
+CATALOGUE_NAME = "catalogue.duckdb"
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project keeps what it has, and the configuration that says so (None when only a home is known)."""
+
+    home: Path
+    config: Path | None
+
+
+def project_options(command: CommandT) -> CommandT:
+    """Add `--config/-c` and `--home` to a click command; it receives them as `config` and `home`."""
+    home = click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        help=f"The project's home; by default what the configuration says, or ./{HOME_NAME}.",
+    )
+    config = click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"The project's configuration; by default ./{CONFIG_NAME}.",
+    )
+    return config(home(command))
+
+
+def find_project(config: Path | None = None, home: Path | None = None, *, directory: Path | None = None) -> Project:
+    """Return the project that `--config` and `--home` name, or the one in `directory` (default: the current one).
+
+    Raises:
+        ConfigError: nothing is there, or the configuration can't be read.
+    """
+    here = directory or Path.cwd()
+    if config is None and home is None and (here / CONFIG_NAME).is_file():
+        config = here / CONFIG_NAME
+    if config is not None:
+        config = config.resolve()
+        configured = _configured_home(config)
+        return Project(home.resolve() if home is not None else configured, config)
+    if home is None and not (here / HOME_NAME).is_dir():
+        raise ConfigError(
+            f"no project here: {here} has neither {CONFIG_NAME} nor {HOME_NAME}/",
+            next_step="name one with --config PATH or --home DIR",
+        )
+    return Project((home or here / HOME_NAME).resolve(), None)
+
+
+def catalogue_home(config: Path | None = None, home: Path | None = None, *, directory: Path | None = None) -> Path:
+    """Return the home of a project that has been run at least once, for the commands that only look.
+
+    Raises:
+        ConfigError: there is no project, or it has no catalogue yet.
+    """
+    project = find_project(config, home, directory=directory)
+    if not (project.home / CATALOGUE_NAME).is_file():
+        raise ConfigError(
+            f"no catalogue at {project.home / CATALOGUE_NAME}: the project has not been run yet",
+            next_step=f"tutelage run {project.config or CONFIG_NAME}",
+        )
+    return project.home
+
+
+def known_home(config: Path | None = None, home: Path | None = None) -> Path | None:
+    """Return the home of the project that is named or is here; None when none was named and none is here."""
+    if config is None and home is None and not any(Path(name).exists() for name in (CONFIG_NAME, HOME_NAME)):
+        return None
+    return find_project(config, home).home
+
+
+def _configured_home(config: Path) -> Path:
+    import yaml
+
+    from flows.config import Config
+    from flows.config_file import load_config
+
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        load_config(config)  # says what is wrong, with the place
+        raise
+    default = str(Config.model_fields["home"].default)
+    home = content.get("home", default) if isinstance(content, dict) else default
+    if not isinstance(home, str):
+        raise ConfigError(f"{config}: `home` is {home!r}", valid="a path", next_step="edit that line")
+    return (config.parent / Path(home).expanduser()).resolve()
