@@ -19,6 +19,8 @@ class SuiteSpec(Spec):
 
     path: Path
     """The JSONL file."""
+    label: str = ""
+    """What the report calls the suite; its name where left out."""
     scorer: Literal["exact_match", "contains", "abstention"] = "exact_match"
     """How an answer is scored: equal to an expected one, holding one, or declining to answer."""
     system: str | None = None

@@ -113,7 +113,7 @@ def _prompt(sample: Sample, spec: SuiteSpec) -> tuple[Message, ...]:
 
 def _suite_digest(spec: SuiteSpec, samples: list[Sample]) -> str:
     # Where the file lies is not what it says: a moved suite keeps its digest.
-    rules = spec.model_dump(mode="json", exclude={"path", "limit"})
+    rules = spec.model_dump(mode="json", exclude={"path", "limit", "label"})
     asked = [{"id": sample.id, "messages": sample.messages, "answers": sample.answers} for sample in samples]
     return digest({"rules": rules, "samples": asked})
 

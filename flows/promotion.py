@@ -110,12 +110,12 @@ def description_lines(details: ModelDetails) -> list[str]:
     lineage = version.lineage
     lines = [
         version.id,
-        f"  stages      {_stage_names(details) or 'none'}",
-        f"  registered  {moment(details.registered_at)}",
-        f"  files in    {version.path}  ({_megabytes(version)} MB in {len(version.manifest)} files)",
+        f"  stages        {_stage_names(details) or 'none'}",
+        f"  registered    {moment(details.registered_at)}",
+        f"  files in      {version.path}  ({_megabytes(version)} MB in {len(version.manifest)} files)",
     ]
     known = ("project", "base_path", "base", "teacher", "licence", "config_digest")
-    lines += [f"  {key:<11} {lineage[key]}" for key in known if lineage.get(key)]
+    lines += [f"  {key:<13} {lineage[key]}" for key in known if lineage.get(key)]
     lines += ["", "training stages"]
     lines += [f"  {_stage_line(stage)}" for stage in lineage.get("stages", [])] or ["  none recorded"]
     lines += ["", "gates"]

@@ -55,6 +55,7 @@ def report_data(ctx: RunContext, state: RunState, failed: TrainedStage | None) -
         started=state.started,
         ended=time.time(),
         stopped=f"the gate after stage {failed.stage.name} said FAIL" if failed else "",
+        suite_labels={name: suite.label for name, suite in ctx.config.suites.items() if suite.label},
         machine=machine(),
         versions=versions(),
         teacher=Path(ctx.config.teacher.model).name,

@@ -15,7 +15,6 @@ import http.client
 import http.server
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -50,7 +49,7 @@ ZOMBIE_SECONDS = 300
 """A run whose last heartbeat is older than this is marked as crashed. Ten heartbeats: a starved machine may miss some,
 and taking a living run for a dead one costs more than noticing a dead one late."""
 LEASE_SECONDS = 3600
-"""The longest that Prefect accepts. A run that can't renew its place in time is ended, be the API only slow: ask rarely."""
+"""The longest that Prefect accepts. A run that can't renew its place in time is ended, be the API only slow."""
 ZOMBIE_AUTOMATION = "tutelage: runs without a heartbeat have crashed"
 
 
@@ -389,15 +388,21 @@ def _serve(served: list[RunnerDeployment], on_ready: Callable[[], None]) -> None
     class EndingRunner(Runner):
         """A runner that takes SIGTERM for Ctrl-C: Prefect's own handler (3.7) never awaits what it starts."""
 
+        async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
+            self.main = asyncio.current_task()
+            await super().start(run_once, webserver)
+
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-            signal.raise_signal(signal.SIGINT)
+            assert self.main is not None, "the handler is installed by start()"
+            # Not by raising SIGINT, which is ignored where a shell script started us in the background.
+            self.main.get_loop().call_soon_threadsafe(self.main.cancel)
 
     # One run of each flow may be active; the catalogue's run lock lets one of them work and makes the others wait.
     runner = EndingRunner(limit=len(served), pause_on_shutdown=False)
     for deployment in served:
         runner.add_deployment(deployment)
     on_ready()
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(runner.start())
 
 

@@ -8,6 +8,7 @@ without an attention mask and with `use_cache=False`, as TRL's trainers do. Leng
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -141,12 +142,19 @@ class EpochOrder(Sampler[int]):
     So a resumed run sees the rows that the interrupted one would have seen, whatever random numbers were drawn since.
     With `group_by`, batches of that many rows are made of rows of like length, so that padding wastes little: the
     permutation is cut into groups of 16 batches, each group sorted by length, and its batches shuffled again.
+
+    With `own`, only the first `own` rows are part of every epoch; those behind them are divided equally among the
+    `epochs` epochs, in their order.
     """
 
     _BATCHES_PER_GROUP = 16
 
-    def __init__(self, lengths: Sequence[int], *, seed: int, group_by: int = 0) -> None:
+    def __init__(
+        self, lengths: Sequence[int], *, seed: int, group_by: int = 0, own: int | None = None, epochs: float = 1
+    ) -> None:
         self._lengths = np.asarray(lengths)
+        self._own = len(lengths) if own is None else own
+        self._guests = (len(lengths) - self._own) // math.ceil(epochs)
         self._seed = seed
         self._batch = group_by
         self._epoch = 0
@@ -156,11 +164,15 @@ class EpochOrder(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._own + self._guests
+
+    def _rows(self) -> np.ndarray:
+        start = self._own + self._guests * self._epoch
+        return np.concatenate([np.arange(self._own), np.arange(start, start + self._guests)])
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self._seed, self._epoch])
-        order = generator.permutation(len(self._lengths))
+        order = generator.permutation(self._rows())
         if not self._batch:
             return iter(order.tolist())
         group = self._batch * self._BATCHES_PER_GROUP

@@ -256,20 +256,20 @@ def _part(row_id: str, message: Mapping[str, str], name: str) -> str:
     return value
 
 
-def mix_replay(rows: Sequence[TokenRow], replay: Iterable[TokenRow], share: float, seed: int) -> list[TokenRow]:
-    """Return replay rows that make up `share` of all tokens, drawn in a seeded order, again from the start if needed.
+def draw_replay(
+    rows: Sequence[TokenRow], replay: Iterable[TokenRow], share: float, *, epochs: int, seed: int
+) -> list[list[TokenRow]]:
+    """Return the replay rows of each epoch: equally many, other ones in each epoch as long as there are others.
 
-    share = replay / (replay + rows), in tokens, so replay = rows·share/(1 - share), to within one row.
+    share = replay / (replay + rows), in tokens, so an epoch has rows·share/(1 - share) replay tokens, which is taken as
+    that many rows of mean length. A few rows repeated in every epoch would be learned by heart and keep no skill.
     """
     pool = [row for row in replay if len(row) > 1]
     if not pool:
         raise TrainingError("replay_share is set, but no replay row can be used", next_step="check the replay file")
     wanted = sum(len(row) for row in rows) * share / (1 - share)
+    each = max(1, round(wanted * len(pool) / sum(len(row) for row in pool)))
     order = np.random.default_rng([seed, 0x5EED]).permutation(len(pool))
-    mixed: list[TokenRow] = []
-    tokens = 0
-    while tokens < wanted:
-        row = pool[order[len(mixed) % len(order)]]
-        mixed.append(TokenRow(row.id, row.input_ids, row.labels, replay=True))
-        tokens += len(row)
-    return mixed
+    chosen = [pool[order[number % len(order)]] for number in range(each * epochs)]
+    marked = [TokenRow(row.id, row.input_ids, row.labels, replay=True) for row in chosen]
+    return [marked[start : start + each] for start in range(0, len(marked), each)]

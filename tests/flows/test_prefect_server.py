@@ -287,7 +287,6 @@ def test_a_second_serve_of_the_project_is_refused(served: Served) -> None:
 def test_sigterm_ends_the_server_and_everything_it_started(served: Served) -> None:
     descendants = psutil.Process(served.process.pid).children(recursive=True)
     assert any("prefect" in " ".join(child.cmdline()) for child in descendants)
-    # It is handled as Ctrl-C is, so this stands for both.
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(60) == 0, served.output.read_text()
     assert "never awaited" not in served.output.read_text()

@@ -145,6 +145,19 @@ def test_length_grouping_makes_batches_of_like_length() -> None:
     assert spread[1] < spread[0] / 4
 
 
+@pytest.mark.parametrize("group_by", [0, 4])
+def test_each_epoch_has_all_own_rows_and_its_share_of_the_others(group_by: int) -> None:
+    order = EpochOrder([5] * 22, seed=1, group_by=group_by, own=10, epochs=2.5)
+    seen = []
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        rows = sorted(order)
+        assert len(rows) == len(order) == 14
+        assert rows[:10] == list(range(10))
+        seen += rows[10:]
+    assert seen == list(range(10, 22))
+
+
 def test_epochs_differ() -> None:
     order = EpochOrder([1] * 50, seed=1)
     first = list(order)

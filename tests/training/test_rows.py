@@ -22,9 +22,9 @@ from training.rows import (
     TOO_LONG,
     Encoder,
     RawRow,
+    draw_replay,
     load_dataset,
     load_replay,
-    mix_replay,
 )
 from training.specs import Ledger
 
@@ -179,12 +179,23 @@ def test_replay_has_its_share_of_tokens_and_is_the_same_each_time(source: ModelS
     encoder = Encoder(source, 64)
     rows = encoder.conversations([RawRow(f"r{n}", messages(f"What {n}?", "Red.")) for n in range(40)], LedgerBook())
     general = encoder.texts([RawRow(f"g{n}", {"text": f"The valve number {n} is grey."}) for n in range(5)])
-    mixed = mix_replay(rows, general, 0.25, seed=3)
-    tokens = sum(map(len, mixed))
-    assert tokens / (tokens + sum(map(len, rows))) == pytest.approx(0.25, abs=0.01)
-    assert all(row.replay for row in mixed)
-    assert [row.id for row in mixed] == [row.id for row in mix_replay(rows, general, 0.25, seed=3)]
-    assert [row.id for row in mixed] != [row.id for row in mix_replay(rows, general, 0.25, seed=4)]
+    drawn = draw_replay(rows, general, 0.25, epochs=3, seed=3)
+    for epoch in drawn:
+        tokens = sum(map(len, epoch))
+        assert tokens / (tokens + sum(map(len, rows))) == pytest.approx(0.25, abs=0.02)
+        assert all(row.replay for row in epoch)
+    assert drawn == draw_replay(rows, general, 0.25, epochs=3, seed=3)
+    assert drawn != draw_replay(rows, general, 0.25, epochs=3, seed=4)
+
+
+def test_replay_rows_are_not_repeated_while_there_are_others(source: ModelSource) -> None:
+    encoder = Encoder(source, 64)
+    rows = encoder.texts([RawRow(f"r{n}", {"text": "The valve is red."}) for n in range(10)])
+    general = encoder.texts([RawRow(f"g{n}", {"text": f"The valve number {n} is grey."}) for n in range(100)])
+    drawn = draw_replay(rows, general, 0.5, epochs=4, seed=1)
+    ids = [row.id for epoch in drawn for row in epoch]
+    assert len({len(epoch) for epoch in drawn}) == 1
+    assert len(set(ids)) == len(ids) > 4
 
 
 def test_datasets_and_replay_files_are_read(tmp_path: Path) -> None:

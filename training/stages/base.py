@@ -29,6 +29,8 @@ class Material:
     probe: torch.Tensor
     """A few tokens of real rows, int64 (rows, tokens), on which logits are compared."""
     guards: Mapping[str, str] = field(default_factory=dict)
+    own: int | None = None
+    """How many of the first rows are the stage's own; those behind them are the replay of one epoch after another."""
 
 
 @dataclass(frozen=True)

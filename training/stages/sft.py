@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from training.ledger import LedgerBook
 from training.models import ModelSource
 from training.packing import EpochOrder, RowCollator, TokenRow
-from training.rows import Encoder, RawRow, mix_replay
+from training.rows import Encoder, RawRow, draw_replay
 from training.specs import PretrainSpec, SftSpec
 from training.stages.base import (
     GuardedTrainer,
@@ -65,22 +66,26 @@ def language_material(
 ) -> Material:
     """Mix replay rows in and close the ledger."""
     guards = {}
-    mixed: list[TokenRow] = []
+    epochs: list[list[TokenRow]] = []
     if replay_share and encoded:
-        mixed = mix_replay(encoded, _encode_replay(encoder, replay), replay_share, spec.seed)
-        tokens = sum(map(len, mixed))
+        pool = _encode_replay(encoder, replay)
+        epochs = draw_replay(encoded, pool, replay_share, epochs=math.ceil(spec.epochs), seed=spec.seed)
+        tokens = sum(len(row) for epoch in epochs for row in epoch) / len(epochs)
         share = tokens / (tokens + sum(map(len, encoded)))
-        guards["replay_share"] = f"{share:.3f} of the tokens, in {len(mixed)} rows"
-    every = [*encoded, *mixed]
+        distinct = len({row.id for epoch in epochs for row in epoch})
+        guards["replay_share"] = f"{share:.3f} of the tokens, {len(epochs[0])} rows an epoch, {distinct} in all"
+    every = [*encoded, *(row for epoch in epochs for row in epoch)]
+    first_epoch = [*encoded, *(epochs[0] if epochs else ())]
     ledger = book.close(
         max_lost_share=spec.max_lost_share,
-        replay_rows=len(mixed),
-        tokens=sum(map(len, every)),
-        target_tokens=sum(row.targets for row in every),
+        replay_rows=len(epochs[0]) if epochs else 0,
+        tokens=sum(map(len, first_epoch)),
+        target_tokens=sum(row.targets for row in first_epoch),
     )
     guards["end_supervised"] = f"in all {len(every)} rows"
     guards["prompt_is_prefix"] = guards["single_start"] = "in all rows"
-    return Material(every, ledger, probe_of([row.input_ids.tolist() for row in encoded]), guards)
+    probe = probe_of([row.input_ids.tolist() for row in encoded])
+    return Material(every, ledger, probe, guards, own=len(encoded))
 
 
 def _encode_replay(encoder: Encoder, replay: Sequence[RawRow]) -> list[TokenRow]:
@@ -121,6 +126,8 @@ def language_trainer(
     )
     lengths = [len(row) for row in material.rows]
     trainer.row_ids = [row.id for row in material.rows]
-    trainer.order = EpochOrder(lengths, seed=spec.seed, group_by=0 if packing else spec.batch_size)
+    trainer.order = EpochOrder(
+        lengths, seed=spec.seed, group_by=0 if packing else spec.batch_size, own=material.own, epochs=spec.epochs
+    )
     trainer.settle()
     return trainer
