@@ -237,9 +237,11 @@ def _summarise(ctx: RunContext, state: RunState, failed: TrainedStage | None) ->
 def _gate_error(failed: TrainedStage, summary: RunSummary) -> GateError:
     assert failed.decision is not None, "only a gate fails a stage"
     reasons = "\n".join(f"  {comparison.reason}" for comparison in failed.decision.comparisons)
-    return GateError(
+    error = GateError(
         f"the gate after stage {failed.stage.name} said {failed.decision.outcome.name}; "
         f"nothing is registered\n{reasons}",
         valid="every rule of the gate passes",
         next_step=f"open {summary.report}: it shows the flipped answers and where the data were lost",
     )
+    error.summary = summary
+    return error

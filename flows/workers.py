@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ def complete(
     for line in job.output.read_text(encoding="utf-8").splitlines():
         completion = Completion.model_validate_json(line)
         answered[completion.request_key] = completion
+    shutil.rmtree(directory)
     return [answered[request.key] for request in requests if request.key in answered]
 
 

@@ -29,7 +29,7 @@ _MALLOC = {
 # numpy and pyarrow start threads on import, which a process that forks (`training.host`) must not have.
 _NO_IDLE_THREADS = {
     "OPENBLAS_NUM_THREADS": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "TOKENIZERS_PARALLELISM": "false",
 }
 

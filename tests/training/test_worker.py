@@ -158,8 +158,8 @@ def test_a_forked_job_equals_a_plain_worker_bit_for_bit(
 
 @pytest.mark.slow
 def test_a_forked_job_can_train_on_4_bit_weights(base: Path, tmp_path: Path, host: HostClient) -> None:
-    spec = SPEC.model_copy(update={"method": {"name": "qlora"}, "epochs": 1})
-    files = write(train_job(tmp_path, base, SftSpec.model_validate(spec.model_dump()), payloads("sft")), tmp_path)
+    spec = SftSpec.model_validate({**SPEC.model_dump(), "method": "qlora", "epochs": 1})
+    files = write(train_job(tmp_path, base, spec, payloads("sft")), tmp_path)
     host.start(*files)
     assert host.until("ended", job=str(files[0]))[-1]["exit"] == 0
     assert "quantisation_gap" in TrainResult.model_validate_json(files[1].read_bytes()).guards
