@@ -185,8 +185,9 @@ def gate(
         run_id=run.id,
     )
     ctx.catalogue.put_gate(record)
-    reasons = "; ".join(comparison.reason for comparison in decision.comparisons)
-    ctx.reporter.step_done(f"gate:{stage.name}", f"{decision.outcome.name}: {reasons}")
+    ctx.reporter.step_done(f"gate:{stage.name}", decision.outcome.name)
+    for comparison in decision.comparisons:
+        ctx.reporter.note(comparison.reason)
     return record, decision
 
 

@@ -108,9 +108,12 @@ def test_a_chain_of_stages_learns_facts_by_heart(tmp_path: Path) -> None:
     rows = payloads("sft", 8)
     pretrain = train_job(tmp_path / "1", base, spec_of("pretrain", epochs=4), payloads("pretrain", 8))
     run(pretrain)
-    sft = train_job(tmp_path / "2", pretrain.output, spec_of("sft", "lora", epochs=40, learning_rate=1e-2), rows)
+    by_heart = spec_of("sft", "lora", epochs=60, batch_size=4, learning_rate=3e-3)
+    sft = train_job(tmp_path / "2", pretrain.output, by_heart, rows)
     run(sft)
-    dpo_job = train_job(tmp_path / "3", sft.output, spec_of("dpo", "lora", learning_rate=1e-3), payloads("dpo", 8))
+    dpo_job = train_job(
+        tmp_path / "3", sft.output, spec_of("dpo", "lora", learning_rate=1e-3, sft_weight=1.0), payloads("dpo", 8)
+    )
     result = run(dpo_job)
     assert result.guards["dpo_step0_loss"].startswith("0.6931")
     assert result.metrics[-1].values["rewards/accuracies"] == 1.0
