@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import sys
 from pathlib import Path
 
 from data_catalog.errors import ConfigError
@@ -29,12 +31,12 @@ def write_project(seed: int, out: Path) -> Path:
     assert spec is not None, "the file is there"
     assert spec.loader is not None, "a .py file has a loader"
     world = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = world  # dataclasses look their module up there
     spec.loader.exec_module(world)
     world.write_world(seed, out)
     text = (SANDBOX / CONFIG_NAME).read_text(encoding="utf-8")
     shared = Path(os.path.relpath(SANDBOX, out.resolve())).as_posix()
-    for folder in ("models", "templates"):
-        text = text.replace(f" {folder}/", f" {shared}/{folder}/")
+    text = re.sub(r"(?<=[ \[])(models|templates)/", rf"{shared}/\1/", text)
     config = out / CONFIG_NAME
     config.write_text(text.replace("project: sandbox", f"project: sandbox-{seed}"), encoding="utf-8")
     return config

@@ -165,7 +165,8 @@ def device() -> torch.device:
 def resolve_precision(precision: Precision) -> torch.dtype:
     """Return the dtype of the arithmetic. `auto` is bfloat16 on a GPU that has it, float32 otherwise.
 
-    Small models are faster in float32 on a CPU (docs/lab_log.md), so a CPU gets bfloat16 only when asked for.
+    A CPU gets bfloat16 only when asked for: there float32 was twice as fast (a 2048-square product at 275 against 117
+    GFLOP/s on an AVX512-BF16 CPU).
     """
     if precision == "auto":
         fits = torch.cuda.is_available() and torch.cuda.is_bf16_supported()

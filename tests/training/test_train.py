@@ -202,7 +202,7 @@ def test_the_optimised_loss_is_the_mean_over_answer_tokens(base: Path, tmp_path:
     for row in payloads("sft"):
         prompt = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True)["input_ids"]
         ids = [*prompt, *tokenizer(row["messages"][1]["content"])["input_ids"], tokenizer.eos_token_id]
-        logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        logps = model(torch.tensor([ids])).logits[0].log_softmax(-1).detach()
         total -= sum(float(logps[n - 1, ids[n]]) for n in range(len(prompt), len(ids)))
         count += len(ids) - len(prompt)
     assert result.metrics[0].loss == pytest.approx(total / count, rel=1e-4)
@@ -276,6 +276,38 @@ def test_sft_weight_adds_the_likelihood_of_the_chosen_answers(base: Path, tmp_pa
     # A random model spreads its probability over the vocabulary.
     assert likelihood == pytest.approx(math.log(400), rel=0.05)
     assert mixed.guards["dpo_step0_loss"].startswith("0.6931")
+
+
+@pytest.mark.slow
+def test_beta_scales_the_preference(base: Path, tmp_path: Path) -> None:
+    """After the same first step, a margin counts beta times as much."""
+    settings = {"batch_size": 24, "epochs": 2, "log_steps": 1, "warmup_share": 0, "learning_rate": 1e-4}
+    margins = []
+    for beta in (0.1, 0.4):
+        rows = payloads("dpo")
+        result = run(train_job(tmp_path / str(beta), base, spec_of("dpo", beta=beta, **settings), rows))
+        margins.append(result.metrics[1].values["rewards/margins"])
+    # Adam's first step has one size whatever the gradient's scale, so both models are the same after it.
+    assert margins[1] == pytest.approx(4 * margins[0], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_gradient_checkpointing_changes_memory_only(base: Path, tmp_path: Path, method: str) -> None:
+    losses = []
+    for checkpointing in (False, True):
+        spec = spec_of("sft", method, epochs=2, gradient_checkpointing=checkpointing)
+        result = run(train_job(tmp_path / str(checkpointing), base, spec, payloads("sft")))
+        losses.append([point.loss for point in result.metrics])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_bfloat16_can_be_asked_for(base: Path, tmp_path: Path, stage: str) -> None:
+    result = run(train_job(tmp_path, base, spec_of(stage, "lora", precision="bfloat16"), payloads(stage)))
+    assert result.metrics[-1].loss < result.metrics[0].loss
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "model").values())
 
 
 @pytest.mark.slow

@@ -1,0 +1,71 @@
+"""Every field that a user may set is read by something: changing it changes what is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from training.models import open_source
+from training.specs import DpoSpec, LoraSpec, PretrainSpec, QloraSpec, SftSpec, StageSpec
+from training.stages.base import Setting, trainer_arguments
+
+# Another value for each field that goes to the trainer as it is.
+CHANGED: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "epochs": 7.0,
+    "batch_size": 3,
+    "gradient_accumulation": 5,
+    "warmup_share": 0.4,
+    "schedule": "cosine",
+    "weight_decay": 0.3,
+    "max_grad_norm": 0.2,
+    "gradient_checkpointing": True,
+    "seed": 7,
+    "checkpoint_steps": 11,
+    "log_steps": 3,
+}
+# The others, and the test that shows what they do.
+SHOWN_ELSEWHERE = {
+    "stage": "test_train: test_every_stage_of_the_specs_exists",
+    "method": "test_methods: test_rank_and_alpha_are_heeded",
+    "max_length": "test_rows: test_each_loss_is_counted_with_its_reason",
+    "max_lost_share": "test_rows: test_too_much_lost_stops_before_training",
+    "precision": "test_models: test_a_cpu_computes_in_float32_unless_told_otherwise",
+    "packing": "test_train: test_packed_and_padded_training_are_the_same_training",
+    "beta": "test_train: test_beta_scales_the_preference",
+    "sft_weight": "test_train: test_sft_weight_adds_the_likelihood_of_the_chosen_answers",
+}
+
+
+@pytest.fixture(scope="module")
+def setting(base: Path) -> Setting:
+    return Setting(open_source(base, needs_chat_template=True), torch.float32, Path("checkpoints"))
+
+
+@pytest.mark.parametrize("spec", [PretrainSpec(), SftSpec(), DpoSpec()])
+def test_no_field_is_forgotten(spec: StageSpec) -> None:
+    assert set(type(spec).model_fields) <= CHANGED.keys() | SHOWN_ELSEWHERE.keys()
+    for place in SHOWN_ELSEWHERE.values():
+        file, test = place.split(": ")
+        assert f"def {test}(" in (Path(__file__).parent / f"{file}.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("field", sorted(CHANGED))
+def test_the_trainer_is_told(setting: Setting, field: str) -> None:
+    spec = SftSpec()
+    before = trainer_arguments(spec, setting)
+    after = trainer_arguments(spec.model_copy(update={field: CHANGED[field]}), setting)
+    changed = [name for name in before if before[name] != after[name]]
+    assert len(changed) == 1
+    assert after[changed[0]] == CHANGED[field]
+
+
+def test_a_method_may_be_given_by_its_name() -> None:
+    assert SftSpec.model_validate({"method": "qlora"}).method == QloraSpec()
+    assert SftSpec.model_validate({"method": {"name": "lora", "rank": 4}}).method == LoraSpec(rank=4)
+    with pytest.raises(ValidationError, match="prefix"):
+        SftSpec.model_validate({"method": "prefix"})
