@@ -281,7 +281,13 @@ def test_sft_weight_adds_the_likelihood_of_the_chosen_answers(base: Path, tmp_pa
 @pytest.mark.slow
 def test_beta_scales_the_preference(base: Path, tmp_path: Path) -> None:
     """After the same first step, a margin counts beta times as much."""
-    settings = {"batch_size": 24, "epochs": 2, "log_steps": 1, "warmup_share": 0, "learning_rate": 1e-4}
+    settings: dict[str, Any] = {
+        "batch_size": 24,
+        "epochs": 2,
+        "log_steps": 1,
+        "warmup_share": 0,
+        "learning_rate": 1e-4,
+    }
     margins = []
     for beta in (0.1, 0.4):
         rows = payloads("dpo")
