@@ -43,7 +43,7 @@ def complete(
     job.requests.write_text("".join(request.model_dump_json() + "\n" for request in requests), encoding="utf-8")
     _run(job, CompleteResult, home=home, directory=directory, name="complete", on_event=on_event)
     answered = {}
-    for line in job.output.read_text(encoding="utf-8").splitlines():
+    for line in job.output.read_bytes().splitlines():  # of bytes: a text also breaks at U+2028, which JSON may hold
         completion = Completion.model_validate_json(line)
         answered[completion.request_key] = completion
     shutil.rmtree(directory)
