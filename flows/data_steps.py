@@ -17,7 +17,7 @@ from flows.context import RunContext
 from flows.document_parser import document_parser
 from generators.chunks import cut
 from generators.documents import ReadResult, Refusal, Remark, read_documents
-from generators.documents.results import endings
+from generators.documents.results import counted, endings
 from generators.engine import answer_all
 from generators.filters.pipeline import curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
@@ -118,9 +118,9 @@ def ingest_notes(read: ReadResult) -> Iterator[str]:
     for remark in read.remarks:
         removed.update(remark.removed)
     if removed:
-        what = ", ".join(f"{count:,} {kind}" for kind, count in removed.items())
         affected = sum(bool(remark.removed) for remark in read.remarks)
-        yield f"text that no reader sees was removed from {affected:,} of {len(read.documents):,} documents: {what}"
+        of_all = f"{affected:,} of {len(read.documents):,} documents"
+        yield f"text that no reader sees was removed from {of_all}: {counted(removed)}"
     if read.not_included:
         yield f"not looked at: {endings(read.not_included)} (documents.include)"
 

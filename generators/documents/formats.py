@@ -33,7 +33,7 @@ class Format:
         """
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
-            raise Refused(f"{' and '.join(missing)} not installed; run: pip install 'tutelage[documents]'")
+            raise Refused(f"{' and '.join(missing)} not installed; run: pip install '.[documents]'")
         parse: Parser = import_module(f"generators.documents.{self.module}").parse
         return parse
 

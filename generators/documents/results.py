@@ -23,6 +23,11 @@ class Refusal:
     reason: str
 
 
+def counted(removed: Mapping[str, int]) -> str:
+    """Return `soft hyphens (2), invisible tag characters (31)`."""
+    return ", ".join(f"{kind} ({count:,})" for kind, count in removed.items())
+
+
 @dataclass(frozen=True)
 class Remark:
     """What a user should know of a document that was read."""
@@ -34,7 +39,7 @@ class Remark:
     """Anything else, such as an encoding that was guessed."""
 
     def __str__(self) -> str:
-        said = ", ".join(f"{count:,} {kind}" for kind, count in self.removed.items())
+        said = counted(self.removed)
         return "; ".join(([f"removed {said}"] if said else []) + list(self.notes))
 
 

@@ -110,13 +110,14 @@ def in_fork(work: Callable[[], str], options: Options) -> str:
     theirs.close()
     try:
         message = ours.recv_bytes() if ours.poll(options.max_seconds * WAIT_FACTOR) else None
-    except EOFError:
+    except (EOFError, OSError):  # it ended before, or in the middle of, its answer
         message = b""
     finally:
         ours.close()
-        if message is None:
-            process.kill()
-        process.join()
+    if message != b"":
+        # It is late, or it has answered: how it would end by itself is of no interest.
+        process.kill()
+    process.join()
     if message is None:
         raise Refused(f"not done after {options.max_seconds * WAIT_FACTOR:,} s (documents.max_seconds)")
     if not message:

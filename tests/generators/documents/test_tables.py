@@ -61,8 +61,8 @@ def test_a_table_without_the_column_is_refused_with_those_it_has(tmp_path: Path)
     assert said["c.parquet"] == "none of the columns text, title among body"
     assert said["d.parquet"].startswith("no readable Parquet file")
     assert said["e.csv"] == "empty: it has no rows"
-    documents = read(tmp_path, **WITH_TABLES, text_column="body").documents
-    assert [document.text for document in documents] == ["x", "good"]
+    (document, other) = read(tmp_path, **WITH_TABLES, text_column="body", title_column="body").documents
+    assert (document.text, document.title, other.text) == ("x", "x", "good")
 
 
 def test_ten_thousand_rows_with_one_text_are_one_document_and_one_line(tmp_path: Path) -> None:
