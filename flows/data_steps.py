@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from data_catalog.catalogue import DocumentDiff
 from data_catalog.datasets import write_dataset
@@ -13,8 +14,10 @@ from data_catalog.identity import digest
 from data_catalog.records import Chunk, Completion, DatasetVersion, Document, Item, Kind, Request, Split, Verdict
 from flows.config import StageConfig
 from flows.context import RunContext
-from generators.chunks import chunk_document
-from generators.documents import Refusal, read_documents
+from flows.document_parser import document_parser
+from generators.chunks import cut
+from generators.documents import ReadResult, Refusal, Remark, read_documents
+from generators.documents.results import counted, endings
 from generators.engine import answer_all
 from generators.filters.pipeline import curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
@@ -28,6 +31,9 @@ STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
 }
 """Which accepted items a stage trains on unless its `data.recipes` says otherwise."""
 
+MAX_NOTES = 20
+"""Lines of one kind that the ingest step writes."""
+
 
 @dataclass(frozen=True)
 class Ingested:
@@ -37,6 +43,7 @@ class Ingested:
     chunks: tuple[Chunk, ...]
     refusals: tuple[Refusal, ...]
     diff: DocumentDiff
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,24 +84,16 @@ def ingest(ctx: RunContext) -> Ingested:
     """Read, cut and store the documents. Always done: only reading tells whether something changed."""
     spec = ctx.config.documents
     ctx.reporter.step_started("ingest")
-    read = read_documents(spec)
+    on_progress = partial(ctx.reporter.step_progress, "ingest", detail="files parsed")
+    read = read_documents(spec, document_parser(ctx.home, on_progress))
     count_tokens = load_counter(ctx.config.student.model)
-    chunks = [
-        chunk
-        for document in read.documents
-        for chunk in chunk_document(
-            document,
-            max_tokens=spec.chunk_tokens,
-            count_tokens=count_tokens,
-            evaluation_share=spec.evaluation_share,
-        )
-    ]
+    chunks = [chunk for document in read.documents for chunk in cut(document, spec, count_tokens)]
     refused = [(refusal.path, refusal.reason) for refusal in read.refusals]
     diff = ctx.catalogue.sync_documents(read.documents, chunks, refused)
     ctx.reporter.step_done("ingest", _ingest_line(len(read.documents), len(chunks), diff, len(refused)))
-    for refusal in read.refusals:
-        ctx.reporter.note(f"left out {refusal.path}: {refusal.reason}")
-    return Ingested(tuple(read.documents), tuple(chunks), tuple(read.refusals), diff)
+    for line in ingest_notes(read):
+        ctx.reporter.note(line)
+    return Ingested(read.documents, tuple(chunks), read.refusals, diff, read.remarks)
 
 
 def _ingest_line(documents: int, chunks: int, diff: DocumentDiff, refused: int) -> str:
@@ -109,6 +108,27 @@ def _ingest_line(documents: int, chunks: int, diff: DocumentDiff, refused: int) 
         if count
     ]
     return f"{documents:,} documents, {chunks:,} chunks" + (f" ({', '.join(changes)})" if changes else "")
+
+
+def ingest_notes(read: ReadResult) -> Iterator[str]:
+    """Yield what a user should know of the documents that were read, and of those that were not."""
+    yield from _first([f"left out {refusal.path}: {refusal.reason}" for refusal in read.refusals], "more were left out")
+    yield from _first([f"{remark.path}: {remark}" for remark in read.remarks], "more documents have remarks like these")
+    removed: Counter[str] = Counter()
+    for remark in read.remarks:
+        removed.update(remark.removed)
+    if removed:
+        affected = sum(bool(remark.removed) for remark in read.remarks)
+        of_all = f"{affected:,} of {len(read.documents):,} documents"
+        yield f"text that no reader sees was removed from {of_all}: {counted(removed)}"
+    if read.not_included:
+        yield f"not looked at: {endings(read.not_included)} (documents.include)"
+
+
+def _first(lines: Sequence[str], rest: str) -> Iterator[str]:
+    yield from lines[:MAX_NOTES]
+    if len(lines) > MAX_NOTES:
+        yield f"{len(lines) - MAX_NOTES:,} {rest}; the report has them all"
 
 
 def generation_requests(ctx: RunContext, ingested: Ingested) -> list[tuple[str, Request]]:

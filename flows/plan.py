@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from evaluation.suites import load_suite
 from flows.config import Config
-from generators.chunks import chunk_document
+from flows.data_steps import ingest_notes
+from flows.document_parser import document_parser
+from generators.chunks import cut
 from generators.documents import read_documents
 from generators.tokens import load_counter
 
 
 def describe(config: Config) -> str:
-    """Read the documents and suites and return the plan as text; starts nothing, writes nothing."""
-    read = read_documents(config.documents)
+    """Read the documents and suites and return the plan as text; nothing is kept of it.
+
+    Only what parses documents in a process of its own is started, and ended again.
+    """
     count = load_counter(config.student.model)
-    spec = config.documents
-    chunks = [
-        chunk
-        for document in read.documents
-        for chunk in chunk_document(
-            document, max_tokens=spec.chunk_tokens, count_tokens=count, evaluation_share=spec.evaluation_share
-        )
-    ]
+    with tempfile.TemporaryDirectory(prefix="tutelage-check-") as home:
+        read = read_documents(config.documents, document_parser(Path(home)))
+    chunks = [chunk for document in read.documents for chunk in cut(document, config.documents, count)]
     tokens = sum(count(chunk.text) for chunk in chunks)
     where = config.teacher.base_url or "a vLLM server of our own"
     lines = [
         f"project    {config.project}, kept in {config.home}",
         f"documents  {len(read.documents):,} in {len(chunks):,} chunks, {tokens:,} tokens",
-        *(f"           left out {refusal.path}: {refusal.reason}" for refusal in read.refusals),
+        *(f"           {line}" for line in ingest_notes(read)),
         f"teacher    {config.teacher.model} on {where}, {config.teacher.concurrency} requests at a time",
         *(f"generate   {recipe.recipe}, {recipe.samples} per prompt" for recipe in config.generate.recipes),
         f"student    {config.student.model}",

@@ -63,6 +63,7 @@ def report_data(ctx: RunContext, state: RunState, failed: TrainedStage | None) -
         documents=len(state.ingested.documents) if state.ingested else 0,
         chunks=len(state.ingested.chunks) if state.ingested else 0,
         refused=tuple((entry.path, entry.reason) for entry in state.ingested.refusals) if state.ingested else (),
+        remarks=tuple((entry.path, str(entry)) for entry in state.ingested.remarks) if state.ingested else (),
         requests_asked=state.generated.asked + state.curated.asked,
         requests_cached=state.generated.cached + state.curated.cached,
         funnel=funnel,

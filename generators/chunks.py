@@ -22,8 +22,9 @@ from generators.markdown import (
     list_marker_length,
 )
 from generators.sentences import Span, sentences
+from generators.specs import DocumentsSpec
 
-__all__ = ["Span", "chunk_document", "prose_sentences", "sentences"]
+__all__ = ["Span", "chunk_document", "cut", "prose_sentences", "sentences"]
 
 Counter = Callable[[str], int]
 MAX_CHARS_PER_TOKEN = 64
@@ -40,36 +41,54 @@ class _Section:
 
 
 def chunk_document(
-    document: Document, *, max_tokens: int, count_tokens: Counter, evaluation_share: float
+    document: Document, *, max_tokens: int, count_tokens: Counter, evaluation_share: float, overlap: int = 0
 ) -> list[Chunk]:
     """Cut a document into chunks of at most `max_tokens` tokens, in order.
 
-    Every body character that is not white space is in exactly one chunk, and `document.text[c.start:c.end] == c.text`.
-    Headings, thematic breaks and front matter are no body text. A single character that has more than `max_tokens`
-    tokens is a chunk all the same.
+    Every body character that is not white space is in a chunk, without overlap in exactly one, and
+    `document.text[c.start:c.end] == c.text`. Headings, thematic breaks and front matter are no body text. A single
+    character that has more than `max_tokens` tokens is a chunk all the same.
 
     Args:
         document: what is cut.
         max_tokens: longest chunk, as counted by `count_tokens`.
         count_tokens: tokens of a text.
         evaluation_share: expected share of chunks on the evaluation side, 0 to 1.
+        overlap: tokens that a chunk may repeat of the end of the one before it, in whole sentences, under the same
+            heading and on the same side of the split: what is evaluated must not be trained on. The chunks are cut to
+            `max_tokens - overlap`, and it is what they were before that decides the side.
     """
     text = document.text
     chunks = []
     for section in _sections(document):
-        pieces = _pieces(text, section.blocks, max_tokens, count_tokens)
-        for span in _pack(text, pieces, max_tokens, count_tokens):
-            chunks.append(
-                Chunk.of(
-                    document_id=document.id,
-                    start=span.start,
-                    end=span.end,
-                    heading_path=section.heading_path,
-                    text=span.of(text),
-                    split=split_of(span.of(text), evaluation_share),
-                )
+        pieces = _pieces(text, section.blocks, max_tokens - overlap, count_tokens)
+        previous: Chunk | None = None
+        for span in _pack(text, pieces, max_tokens - overlap, count_tokens):
+            split = split_of(span.of(text), evaluation_share)
+            start = span.start
+            if overlap and previous is not None and previous.split is split:
+                start = _start_with_overlap(text, section, previous.start, span, (overlap, max_tokens), count_tokens)
+            previous = Chunk.of(
+                document_id=document.id,
+                start=start,
+                end=span.end,
+                heading_path=section.heading_path,
+                text=text[start : span.end],
+                split=split,
             )
+            chunks.append(previous)
     return chunks
+
+
+def cut(document: Document, spec: DocumentsSpec, count_tokens: Counter) -> list[Chunk]:
+    """Cut a document as the configuration says."""
+    return chunk_document(
+        document,
+        max_tokens=spec.chunk_tokens,
+        overlap=spec.chunk_overlap,
+        count_tokens=count_tokens,
+        evaluation_share=spec.evaluation_share,
+    )
 
 
 def split_of(text: str, evaluation_share: float) -> Split:
@@ -107,6 +126,39 @@ def _sections(document: Document) -> Iterator[_Section]:
         for heading in (block for block in group if block.kind is BlockKind.HEADING):
             open_headings = [above for above in open_headings if above.level < heading.level]
             open_headings.append(heading)
+
+
+def _start_with_overlap(
+    text: str, section: _Section, earliest: int, span: Span, limits: tuple[int, int], count_tokens: Counter
+) -> int:
+    """Return where a chunk starts with the whole sentences, tables and code before it that fit in.
+
+    `limits` are the most tokens of what is repeated and of the chunk with it.
+    """
+    overlap, max_tokens = limits
+    start = span.start
+    for unit in reversed(_units(text, section, earliest, span.start)):
+        repeated, whole = Span(unit.start, span.start), Span(unit.start, span.end)
+        if len(repeated.of(text)) > overlap * MAX_CHARS_PER_TOKEN or count_tokens(repeated.of(text)) > overlap:
+            break
+        if count_tokens(whole.of(text)) > max_tokens:
+            break
+        start = unit.start
+    return start
+
+
+def _units(text: str, section: _Section, first: int, end: int) -> list[Span]:
+    """Return the sentences, tables and pieces of code between two places that lie there as a whole, up to a gap."""
+    units: list[Span] = []
+    for block in section.blocks:
+        if block.end <= first or block.start >= end:
+            continue
+        whole = Span(block.start, block.end)
+        units += _sentences_of(text, whole) if block.kind is BlockKind.PARAGRAPH else [whole]
+    behind = [unit for unit in units if unit.start < end]
+    if behind and behind[-1].end > end:
+        return []  # cut by force: what would be repeated is half a sentence
+    return [unit for unit in behind if unit.start >= first]
 
 
 def _without_front_matter(document: Document) -> list[Block]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from data_catalog.records import Spec
 
@@ -15,14 +16,55 @@ class DocumentsSpec(Spec):
 
     paths: tuple[Path, ...] = Field(min_length=1)
     """Files or folders; a folder is read recursively."""
-    include: tuple[str, ...] = ("*.md", "*.markdown", "*.txt")
-    """File name patterns inside folders."""
+    include: tuple[str, ...] = (
+        *("*.md", "*.markdown", "*.txt", "*.html", "*.htm", "*.xhtml", "*.pdf", "*.docx"),
+        "*.zip",
+    )
+    """File name patterns inside folders and zips. Tables (`*.jsonl`, `*.csv`, `*.tsv`, `*.parquet`) are read where a
+    pattern or `paths` names them: what lies beside documents is often questions."""
     chunk_tokens: int = Field(default=512, ge=16)
     """Longest chunk, in tokens of the student's tokenizer."""
+    chunk_overlap: int = Field(default=0, ge=0)
+    """Tokens that a chunk may repeat of the one before it, in whole sentences; at most half of `chunk_tokens`. Nothing
+    is repeated across the evaluation split."""
     evaluation_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of chunks whose questions are held out for evaluation and never trained on."""
-    max_bytes: int = Field(default=10_000_000, ge=1)
+    text_column: str = "text"
+    """Column (or key) of JSONL, CSV and Parquet that holds the text; each row is a document."""
+    title_column: str = "title"
+    """Column (or key) with the title of a row, where there is one."""
+    encoding: str | None = None
+    """Encoding of texts that are no UTF-8 and bear no mark, such as `gb18030`; null guesses or refuses."""
+    max_bytes: int = Field(default=50_000_000, ge=1)
     """Largest file that is read; a larger one is refused by name and the others go on."""
+    max_unpacked_bytes: int = Field(default=200_000_000, ge=1)
+    """Most bytes that a zip, a DOCX or a Parquet file may unpack to."""
+    max_pages: int = Field(default=2000, ge=1)
+    """Most pages of a PDF."""
+    max_seconds: int = Field(default=60, ge=1)
+    """Processor seconds for a file that is parsed in a process of its own (all but text in UTF-8)."""
+    max_memory_mib: int = Field(default=1024, ge=64)
+    """Memory for such a file, beside what its parser takes itself."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                # UTF-16 and its like can't decode two spaces, but they are known.
+                with contextlib.suppress(UnicodeDecodeError):
+                    b"  ".decode(encoding)
+            except LookupError as error:
+                raise ValueError(f"unknown encoding {encoding!r}; such as gb18030, big5, cp1252, latin-1") from error
+        return encoding
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.chunk_overlap > self.chunk_tokens // 2:
+            raise ValueError(
+                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_tokens {self.chunk_tokens}"
+            )
+        return self
 
 
 class VllmSpec(Spec):

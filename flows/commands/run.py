@@ -64,7 +64,7 @@ def refresh(config: Path, quiet: bool) -> None:
 def check(config: Path) -> None:
     """Check a configuration and say what it would do.
 
-    Reads CONFIG, the documents and the suites; starts nothing and writes nothing.
+    Reads CONFIG, the documents and the suites; keeps nothing, and starts only what parses documents other than text.
     """
     from flows.config_file import load_config
     from flows.plan import describe

@@ -87,6 +87,8 @@ class ReportData:
     chunks: int = 0
     refused: tuple[tuple[str, str], ...] = ()
     """(path, reason) of the documents that were left out."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """(path, what is to know) of documents that were read, such as hidden text that was removed."""
     requests_asked: int = 0
     """Requests sent to the teacher in this run."""
     requests_cached: int = 0

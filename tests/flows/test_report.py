@@ -117,6 +117,7 @@ def evil_report() -> ReportData:
         teacher=EVIL,
         steps=(StepTime(EVIL, 1.0, False, EVIL),),
         refused=((EVIL, EVIL),),
+        remarks=((EVIL, EVIL),),
         unparsed={EVIL: 3},
         accepted=samples,
         rejected=samples[:1],

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_catalog.records import Document, Split
+from data_catalog.records import Chunk, Document, Split
 from generators.chunks import chunk_document, longest_prefix, prose_sentences
 from generators.markdown import PLAIN_TEXT, BlockKind, blocks
 from tests.generators.helpers import HANDBOOK, count_words, cut, handbook
@@ -152,6 +154,83 @@ def test_plain_text_chunks_cover_everything_that_is_not_blank(text: str, max_tok
     assert all(text[chunk.start : chunk.end] == chunk.text for chunk in chunks)
     assert all(text[position].isspace() for position in set(range(len(text))) - covered)
     assert all(len(chunk.text) <= max_tokens for chunk in chunks)
+
+
+def with_overlap(text: str, max_tokens: int, overlap: int, evaluation_share: float = 0.0) -> list[Chunk]:
+    return chunk_document(
+        handbook(text),
+        max_tokens=max_tokens,
+        overlap=overlap,
+        count_tokens=count_words,
+        evaluation_share=evaluation_share,
+    )
+
+
+def test_overlap_repeats_whole_sentences_within_its_limit() -> None:
+    text = " ".join(f"Sentence {number} has five words." for number in range(9))
+    chunks = with_overlap(text, 16, 6)
+    assert [chunk.text.count("Sentence") for chunk in chunks] == [2, 3, 3, 3, 2]
+    for before, after in itertools.pairwise(chunks):
+        repeated = text[after.start : before.end]
+        assert repeated.startswith("Sentence ")
+        assert repeated.endswith("words.")
+        assert count_words(repeated) <= 6
+
+
+def test_overlap_in_chinese_repeats_whole_sentences() -> None:
+    text = "".join(f"第{number}条要求操作人员佩戴手套。" for number in "一二三四五六七八")
+    chunks = with_overlap(text, 48, 16)
+    assert len(chunks) > 2
+    assert all(chunk.text.startswith("第") and chunk.text.endswith("。") for chunk in chunks)
+    assert all(after.start < before.end for before, after in itertools.pairwise(chunks))
+
+
+def test_overlap_takes_a_table_whole_or_not_at_all_and_stays_under_its_heading() -> None:
+    table = "| a | b |\n|---|---|\n| 1 | 2 |"
+    text = f"# A\n\n{'one ' * 20}.\n\n{table}\n\n{'two ' * 20}.\n\n# B\n\n{'three ' * 20}.\n"
+    small = with_overlap(text, 40, 5)
+    large = with_overlap(text, 44, 16)
+    assert [chunk.text.partition(" ")[0] for chunk in small] == ["one", "two", "three"]
+    assert [chunk.text.partition(" ")[0] for chunk in large] == ["one", "|", "|", "three"]
+
+
+def test_overlap_never_crosses_the_evaluation_split() -> None:
+    text = " ".join(f"Sentence {number} has five words." for number in range(600))
+    chunks = with_overlap(text, 10, 5, evaluation_share=0.5)
+    for before, after in itertools.pairwise(chunks):
+        assert (before.split is after.split) == (after.start < before.end)
+    assert {chunk.split for chunk in chunks} == set(Split)
+
+
+@given(
+    st.lists(MARKDOWN_LINES, max_size=25).map("\n".join),
+    st.integers(min_value=2, max_value=40),
+    st.data(),
+)
+def test_chunks_with_overlap_are_exact_within_limits_and_lose_no_body(
+    text: str, max_tokens: int, data: st.DataObject
+) -> None:
+    overlap = data.draw(st.integers(min_value=1, max_value=max_tokens // 2))
+    chunks = with_overlap(text, max_tokens, overlap, evaluation_share=0.3)
+    plain = cut(handbook(text), max_tokens=max_tokens - overlap, evaluation_share=0.3)
+    assert [(chunk.end, chunk.split) for chunk in chunks] == [(chunk.end, chunk.split) for chunk in plain]
+    for chunk, base in zip(chunks, plain, strict=True):
+        assert text[chunk.start : chunk.end] == chunk.text
+        assert chunk.start <= base.start
+        assert count_words(chunk.text) <= max_tokens
+        assert count_words(text[chunk.start : base.start]) <= overlap
+
+
+def test_the_ids_of_a_text_never_change() -> None:
+    # Dataset versions and the cache of requests stand on them. Where this fails, users' data are made anew.
+    document = handbook()
+    chunks = cut(document)
+    assert document.id == "doc-3c65e83d451ef81ea59548147b476774"
+    assert [chunk.id for chunk in chunks] == [
+        "chunk-231f228f0927313b66b35f74468d9227",
+        "chunk-03ba3d9a03c927915ab7a0faef4a6aa3",
+        "chunk-34236cc17e6128d58deb11de8cba7558",
+    ]
 
 
 def test_chunking_depends_on_the_text_alone() -> None:

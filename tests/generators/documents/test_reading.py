@@ -6,16 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.errors import DocumentError
-from generators.documents import ReadResult, read_documents
-from generators.specs import DocumentsSpec
-
-
-def read(*paths: Path, **settings: object) -> ReadResult:
-    return read_documents(DocumentsSpec.model_validate({"paths": paths, **settings}))
-
-
-def reasons(result: ReadResult) -> dict[str, str]:
-    return {Path(refusal.path).name: refusal.reason for refusal in result.refusals}
+from tests.generators.documents.files import read, reasons
 
 
 @pytest.fixture
@@ -44,7 +35,7 @@ def test_each_bad_file_is_refused_with_its_reason_and_the_others_go_on(folder: P
 
     result = read(folder, max_bytes=2000)
 
-    assert [Path(document.path).name for document in result.documents] == ["copy.md"]
+    assert [Path(document.path).name for document in result.documents] == ["copy.md", "wide.md"]
     said = reasons(result)
     assert said.pop("good.md").startswith("same text as ")
     assert said.pop("dangling.md").startswith("can't be read")
@@ -52,11 +43,11 @@ def test_each_bad_file_is_refused_with_its_reason_and_the_others_go_on(folder: P
     assert said == {
         "empty.md": "empty",
         "blank.md": "empty",
-        "picture.md": "binary: it has NUL bytes",
+        "picture.md": "binary: it has NUL bytes and starts like a picture",
         "controls.md": "binary: more than one in a hundred characters is a control character",
-        "latin1.txt": "not UTF-8: byte 0xdc at offset 0",
-        "wide.md": "UTF-16 text; save it as UTF-8",
-        "surrogate.md": "not UTF-8: byte 0xed at offset 12",
+        "latin1.txt": "not UTF-8: byte 0xdc at offset 0, and no other encoding fits well; save it as UTF-8 or set "
+        "documents.encoding",
+        "surrogate.md": "not UTF-8: byte 0xed at offset 12; it has half of a surrogate pair",
         "big.md": "larger than 2,000 bytes (documents.max_bytes)",
         "outside.md": "a symbolic link that leads out of the folder",
         "pipe.md": "not a regular file",
@@ -77,7 +68,7 @@ def test_the_order_is_as_configured_and_then_by_path(folder: Path, tmp_path: Pat
     (folder / ".git").mkdir()
     (folder / ".git" / "hidden.md").write_text("hidden")
     (folder / "._good.md").write_text("hidden too")
-    (folder / "ignored.pdf").write_text("another pattern")
+    (folder / "ignored.png").write_text("another pattern")
     first = tmp_path / "zzz.markdown"
     first.write_text("named by the user")
     names = [Path(document.path).name for document in read(first, folder, folder / "good.md").documents]
