@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, model_validator
 
 from data_catalog.records import Record, Spec
-
-
-class FullSpec(Spec):
-    """All weights are trained."""
-
-    name: Literal["full"] = "full"
-
-
-class LoraSpec(Spec):
-    """Low-rank adapters on every linear layer (arXiv 2106.09685)."""
-
-    name: Literal["lora"] = "lora"
-    rank: int = Field(default=16, ge=1)
-    """Inner dimension of the adapters: 4 to 8 for simple tasks, 32 to 64 for hard ones."""
-    alpha: int = Field(default=32, ge=1)
-    """Adapters are scaled by `alpha / rank`; twice the rank is usual."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before the adapters; 0.1 to 0.3 on little data."""
-
-
-class QloraSpec(Spec):
-    """LoRA on a base quantised to 4-bit NF4 with double quantisation (arXiv 2305.14314)."""
-
-    name: Literal["qlora"] = "qlora"
-    rank: int = Field(default=16, ge=1)
-    """Inner dimension of the adapters: 4 to 8 for simple tasks, 32 to 64 for hard ones."""
-    alpha: int = Field(default=32, ge=1)
-    """Adapters are scaled by `alpha / rank`; twice the rank is usual."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before the adapters; 0.1 to 0.3 on little data."""
-
-
-def _method_by_name(value: Any) -> Any:
-    """Let `method: lora` stand for `method: {name: lora}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-MethodSpec = Annotated[
-    Annotated[FullSpec | LoraSpec | QloraSpec, Field(discriminator="name")], BeforeValidator(_method_by_name)
-]
+from training.compatibility import refusal
+from training.method_specs import LoraSpec, MethodSpec
 
 
 class StageSpec(Spec):
@@ -86,19 +48,43 @@ class StageSpec(Spec):
     log_steps: int = Field(default=10, ge=1)
     """Steps between two points of the loss curve."""
 
+    @property
+    def packs(self) -> bool:
+        """Whether several rows share one line of a batch."""
+        return False
 
-class PretrainSpec(StageSpec):
-    """Continued pretraining on packed text: every token is a target."""
+    @model_validator(mode="after")
+    def _combination_works(self) -> Self:
+        stage = str(getattr(self, "stage", ""))
+        refused = refusal(self.method, stage, packing=self.packs, recompute=self.gradient_checkpointing)
+        if refused is not None:
+            raise ValueError(refused.sentence)
+        return self
+
+
+class PackedSpec(StageSpec):
+    """What the stages share whose rows may be packed."""
+
+    packing: bool | None = None
+    """Best-fit packing with block-diagonal attention, so that rows don't see one another; by default wherever the
+    method allows it."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether several rows share one line of a batch."""
+        return self.method.packs if self.packing is None else self.packing
+
+
+class PretrainSpec(PackedSpec):
+    """Continued pretraining on text: every token is a target."""
 
     stage: Literal["pretrain"] = "pretrain"
 
 
-class SftSpec(StageSpec):
+class SftSpec(PackedSpec):
     """Supervised fine-tuning: loss on the assistant's turns only."""
 
     stage: Literal["sft"] = "sft"
-    packing: bool = True
-    """Best-fit packing with block-diagonal attention, so that rows don't see one another."""
 
 
 class DpoSpec(StageSpec):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,9 +12,10 @@ from peft import PeftModel
 
 from data_catalog.errors import TrainingError
 from tests.training.tiny import build_model
+from training.method_specs import AnyMethod, FullSpec, LoraSpec, QloraSpec
 from training.methods import METHODS, Lora, Qlora, guard_4bit_layers, logits, method_for
 from training.models import ModelSource, count_parameters, open_source
-from training.specs import FullSpec, LoraSpec, PretrainSpec, QloraSpec, StageSpec
+from training.specs import PretrainSpec, StageSpec
 
 PROBE = torch.arange(5, 45).reshape(2, 20)
 
@@ -28,7 +29,7 @@ def prepared(source: ModelSource, method: Any, precision: torch.dtype = torch.fl
     spec = PretrainSpec(method=method)
     torch.manual_seed(0)
     implementation = method_for(spec)
-    return implementation.prepare(implementation.load(source, precision), spec), spec
+    return implementation.prepare(implementation.load(source, precision), spec, source), spec
 
 
 def disturb(model: torch.nn.Module) -> None:
@@ -41,8 +42,12 @@ def disturb(model: torch.nn.Module) -> None:
 
 
 def test_there_is_a_method_for_every_spec() -> None:
-    assert set(METHODS) == {FullSpec().name, LoraSpec().name, QloraSpec().name}
-    assert all(METHODS[name].name == name for name in METHODS)
+    named = {kind.model_fields["name"].default: kind for kind in get_args(AnyMethod)}
+    assert set(METHODS) == set(named)
+    for name, kind in named.items():
+        assert METHODS[name].name == name
+        assert kind.sits
+        assert kind.wants
 
 
 def test_full_trains_everything(source: ModelSource) -> None:
@@ -73,7 +78,7 @@ def test_a_merged_adapter_gives_the_logits_of_the_adapter(source: ModelSource, t
     model, spec = prepared(source, LoraSpec(rank=4))
     disturb(model)
     expected = logits(model, PROBE)
-    merged = method_for(spec).merge(model, source, PROBE, tmp_path)
+    merged = method_for(spec).finish(model, spec, source, PROBE, tmp_path)
     assert not isinstance(merged.model, PeftModel)
     torch.testing.assert_close(logits(merged.model, PROBE), expected, rtol=1e-4, atol=1e-4)
     assert set(merged.guards) == {"adapter_active", "merge_parity", "save_parity"}
@@ -84,7 +89,7 @@ def test_a_merged_adapter_gives_the_logits_of_the_adapter(source: ModelSource, t
 def test_a_model_that_learned_nothing_is_told(source: ModelSource, tmp_path: Path, method: Any) -> None:
     model, spec = prepared(source, method)
     with pytest.raises(TrainingError, match="does not change the model's outputs"):
-        method_for(spec).merge(model, source, PROBE, tmp_path)
+        method_for(spec).finish(model, spec, source, PROBE, tmp_path)
 
 
 def test_qlora_merges_onto_the_full_precision_base(source: ModelSource, tmp_path: Path) -> None:
@@ -93,7 +98,7 @@ def test_qlora_merges_onto_the_full_precision_base(source: ModelSource, tmp_path
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter[0, 0] = 0.3
-    merged = method_for(spec).merge(model, source, PROBE, tmp_path).model
+    merged = method_for(spec).finish(model, spec, source, PROBE, tmp_path).model
     plain = Lora().load(source, torch.float32)
     touched = [name for name, p in plain.named_parameters() if not torch.equal(p, merged.get_parameter(name))]
     assert touched
@@ -146,4 +151,4 @@ def test_a_bfloat16_base_is_merged_in_float32(tmp_path: Path) -> None:
     model, spec = prepared(half, LoraSpec(rank=4), torch.bfloat16)
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     disturb(model)
-    assert method_for(spec).merge(model, half, PROBE, tmp_path / "work").model.dtype == torch.float32
+    assert method_for(spec).finish(model, spec, half, PROBE, tmp_path / "work").model.dtype == torch.float32
