@@ -84,7 +84,7 @@ def follows(earlier: MethodSettings | None, later: MethodSettings) -> Refusal | 
     old, new = _name(earlier), _name(later)
     what = f"other settings of {new}" if old == new else new
     return Refusal(
-        f"the model carries a {old} adapter, which can't be merged, and {what} can't be trained on top of it",
+        f"the model carries an adapter of method {old}, which can't be merged, and {what} can't be trained on top",
         f"the same {old} settings in both stages, or a method that merges (lora, ia3, full) in the earlier one",
     )
 

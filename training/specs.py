@@ -132,7 +132,19 @@ class CompleteJob(Spec):
     """Prompt and new tokens of one padded batch at most."""
 
 
-Job = Annotated[TrainJob | CompleteJob, Field(discriminator="kind")]
+class MeasureJob(Spec):
+    """The file that a process reads which compares methods on a model."""
+
+    kind: Literal["measure"] = "measure"
+    model: Path
+    methods: tuple[MethodSpec, ...]
+    tokens: int = Field(default=128, ge=1)
+    """Length of the one row that is timed; less where the model knows fewer positions."""
+    repeats: int = Field(default=9, ge=1)
+    """How often the base and each method are timed, in turn; medians are taken."""
+
+
+Job = Annotated[TrainJob | CompleteJob | MeasureJob, Field(discriminator="kind")]
 
 
 class Ledger(Record):
@@ -186,6 +198,32 @@ class CompleteResult(Record):
     answered: int
     seconds: float
     import_seconds: float
+
+
+class MethodMeasure(Record):
+    """One method on one model."""
+
+    method: MethodSpec
+    trainable: int = 0
+    total: int = 0
+    """Parameters of the model with what the method adds."""
+    stored_bytes: int = 0
+    """What one trained result takes on the disk beside the base; for `full` the whole model."""
+    delay: float | None = None
+    """How much longer one forward takes than the base's, unmerged: 0.1 is a tenth. None for `full`."""
+    refused: str = ""
+    """Why the method does not fit this model; the figures are then empty."""
+
+
+class MeasureResult(Record):
+    """The file that a measuring process writes last."""
+
+    methods: tuple[MethodMeasure, ...]
+    parameters: int
+    """Of the model itself."""
+    tokens: int
+    repeats: int
+    device: str
 
 
 class JobFailure(Record):

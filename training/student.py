@@ -37,9 +37,13 @@ class Student:
         """While open, the student answers as its base."""
         return nullcontext()
 
-    @torch.no_grad()
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the logits of `tokens` (int64, (rows, tokens)) as float32 on the CPU, computed as in generation."""
+        """Return the logits of `tokens` (int64, (rows, tokens)) as float32 on the CPU."""
+        return self.forward(tokens).float().cpu()
+
+    @torch.no_grad()
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the logits of `tokens` (int64, (rows, tokens)) as the model makes them, computed as in generation."""
         where = self.model.get_input_embeddings().weight.device
         rows, length = tokens.shape
         cache, behind = DynamicCache(config=self.model.config), self.virtual_tokens
@@ -51,7 +55,7 @@ class Student:
             past_key_values=cache,
             use_cache=True,
         )
-        return torch.as_tensor(output.logits.float().cpu())
+        return torch.as_tensor(output.logits)
 
     def check_active(self, tokens: torch.Tensor) -> str:
         """Raise TrainingError if the adapter changes no logit of `tokens`; return what was seen."""

@@ -168,6 +168,14 @@ def test_works_with_gradient_checkpointing(
     assert [point.loss for point in recomputed.metrics] == pytest.approx(losses, rel=1e-3)
 
 
+@pytest.mark.parametrize("variant", ["houlsby", "prompt-vocab", "prefix", "ia3", "olora"])
+def test_bfloat16_can_be_asked_for(base: Path, tmp_path: Path, variant: str) -> None:
+    job = job_of(tmp_path, base, variant, precision="bfloat16")
+    result = run(job)
+    assert "save_parity" in result.guards
+    assert LocalCompleter(job.output, "m", precision="bfloat16").fingerprint == "m"
+
+
 def test_every_stage_that_is_not_refused_is_trained() -> None:
     """Of each method and stage that the table lets through, one variant is trained here or in test_train."""
     trained_here = {("sft", method["name"]) for method in VARIANTS.values()}

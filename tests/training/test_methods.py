@@ -26,7 +26,7 @@ def source(base: Path) -> ModelSource:
 
 
 def prepared(source: ModelSource, method: Any, precision: torch.dtype = torch.float32) -> tuple[Any, StageSpec]:
-    spec = PretrainSpec(method=method)
+    spec = PretrainSpec.model_validate({"method": method})
     torch.manual_seed(0)
     implementation = method_for(spec)
     return implementation.prepare(implementation.load(source, precision), spec, source), spec
@@ -72,6 +72,54 @@ def test_rank_and_alpha_are_heeded(source: ModelSource) -> None:
     model, _ = prepared(source, LoraSpec(rank=4, alpha=40, dropout=0.25))
     config = model.peft_config["default"]
     assert (config.lora_alpha, config.lora_dropout) == (40, 0.25)
+
+
+CHANGED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
+    ("lora", "rank"): ({"rank": 4}, {"rank": 5}),
+    ("lora", "alpha"): ({}, {"alpha": 40}),
+    ("lora", "dropout"): ({}, {"dropout": 0.5}),
+    ("lora", "rank_stabilised"): ({}, {"rank_stabilised": True}),
+    ("lora", "dora"): ({}, {"dora": True}),
+    ("lora", "init"): ({}, {"init": "olora"}),
+    ("qlora", "rank"): ({"rank": 4}, {"rank": 5}),
+    ("qlora", "alpha"): ({}, {"alpha": 40}),
+    ("qlora", "dropout"): ({}, {"dropout": 0.5}),
+    ("qlora", "rank_stabilised"): ({}, {"rank_stabilised": True}),
+    ("qlora", "dora"): ({}, {"dora": True}),
+    ("adapter", "placement"): ({}, {"placement": "houlsby"}),
+    ("adapter", "size"): ({}, {"size": 8}),
+    ("adapter", "activation"): ({}, {"activation": "gelu"}),
+    ("adapter", "dropout"): ({}, {"dropout": 0.5}),
+    ("prompt_tuning", "tokens"): ({}, {"tokens": 3}),
+    ("prompt_tuning", "init"): ({}, {"init": "random"}),
+    ("prompt_tuning", "text"): ({"init": "text", "text": "red"}, {"init": "text", "text": "blue"}),
+    ("prefix_tuning", "tokens"): ({}, {"tokens": 3}),
+    ("prefix_tuning", "hidden"): ({}, {"hidden": 8}),
+    ("p_tuning", "tokens"): ({}, {"tokens": 3}),
+    ("p_tuning", "encoder"): ({}, {"encoder": "mlp"}),
+    ("p_tuning", "hidden"): ({}, {"hidden": 8}),
+    ("p_tuning_v2", "tokens"): ({}, {"tokens": 3}),
+}
+"""Two settings of each field that must make two models. `b_rate_ratio`: test_every_method, test_lora_plus_..."""
+
+
+def test_no_setting_of_a_method_is_forgotten() -> None:
+    fields = {(kind.model_fields["name"].default, field) for kind in get_args(AnyMethod) for field in kind.model_fields}
+    assert {(method, field) for method, field in fields if field not in ("name", "b_rate_ratio")} == CHANGED.keys()
+
+
+@pytest.mark.parametrize(("method", "field"), CHANGED)
+def test_every_setting_changes_what_the_model_computes(source: ModelSource, method: str, field: str) -> None:
+    """The same random weights and dropout, another setting: other outputs while training."""
+    outputs = []
+    for settings in CHANGED[method, field]:
+        model, _ = prepared(source, {"name": method, **settings})
+        disturb(model)
+        model.train()
+        torch.manual_seed(2)
+        with torch.no_grad():
+            outputs.append(model(input_ids=PROBE).logits[:, -20:])
+    assert not torch.equal(*outputs)
 
 
 def test_a_merged_adapter_gives_the_logits_of_the_adapter(source: ModelSource, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from training import bottleneck
 from training.method_specs import AdapterSpec
-from training.methods.base import Finished, Method, go_on, keep, logits, settings
+from training.methods.base import Finished, Method, Seen, go_on, keep, logits, settings
 from training.models import ModelSource, load_weights
 from training.specs import StageSpec
 from training.student import BottleneckStudent, Student
@@ -34,11 +34,15 @@ class Adapter(Method):
         self, trained: PreTrainedModel, spec: StageSpec, source: ModelSource, probe: torch.Tensor, work: Path
     ) -> Finished:
         """Keep the bottlenecks beside the base: non-linear, they can't be merged."""
-        in_training, folder = logits(trained, probe), work / "adapter"
+        seen, folder = Seen(logits(trained, probe), trained.dtype), work / "adapter"
+        self.save_adapter(trained, spec, folder)
+        student = BottleneckStudent(bottleneck.from_pretrained(load_weights(source, torch.float32), folder))
+        return keep(student, folder, source, probe, seen)
+
+    def save_adapter(self, trained: PreTrainedModel, spec: StageSpec, folder: Path) -> None:
+        """Write the bottlenecks with their configuration, and the state that training goes on from."""
         bottleneck.save_pretrained(trained, folder, settings(spec, AdapterSpec))
         save_trainable(trained, folder)
-        student = BottleneckStudent(bottleneck.from_pretrained(load_weights(source, torch.float32), folder))
-        return keep(student, folder, source, probe, in_training)
 
     def attach(self, source: ModelSource, model: PreTrainedModel) -> Student:
         """Put the stored bottlenecks into the base."""

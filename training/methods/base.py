@@ -62,6 +62,10 @@ class Method(ABC):
         `probe` (int64, (rows, tokens)) is what the guards compare logits on; adapters are kept in `work/adapter`.
         """
 
+    @abstractmethod
+    def save_adapter(self, trained: Any, spec: StageSpec, folder: Path) -> None:
+        """Write what training leaves beside the base; for `full`, the model."""
+
     def reference(self, model: Any, source: ModelSource) -> AbstractContextManager[None]:
         """While open, `model` (before its first step) answers as the model that the stage starts from.
 
@@ -91,16 +95,24 @@ def go_on(model: torch.nn.Module, source: ModelSource) -> None:
         load_trainable(model, source.adapter)
 
 
-def keep(student: Student, adapter: Path, source: ModelSource, probe: torch.Tensor, trained: torch.Tensor) -> Finished:
+@dataclass(frozen=True)
+class Seen:
+    """The logits of a trained model on the probe, and the precision of the base that it was trained on."""
+
+    logits: torch.Tensor
+    precision: torch.dtype
+
+
+def keep(student: Student, adapter: Path, source: ModelSource, probe: torch.Tensor, seen: Seen) -> Finished:
     """Check that the saved and reloaded adapter gives the logits that it had when training ended, and is active.
 
-    `trained` are the logits of `probe` on the trained model; `student` is the base in float32 with the adapter.
+    `student` is the base in float32 with the adapter as it was read back.
     """
     reloaded = student.logits(probe)
     with student.without_adapter():
         base = student.logits(probe)
-    saved = difference(reloaded, trained)
-    tolerance = MERGE_TOLERANCE if source.stored_dtype == torch.float32 else BF16_TOLERANCE
+    saved = difference(reloaded, seen.logits)
+    tolerance = MERGE_TOLERANCE if seen.precision == torch.float32 else BF16_TOLERANCE
     guards = {
         "adapter_active": check_adapter_active(difference(reloaded, base).largest),
         "save_parity": check_parity("saving", saved.largest, saved.scale, tolerance),

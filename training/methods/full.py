@@ -28,6 +28,10 @@ class Full(Method):
         """Set every weight trainable."""
         return model.requires_grad_(True)
 
+    def save_adapter(self, trained: Any, spec: StageSpec, folder: Path) -> None:
+        """Write the whole model."""
+        trained.save_pretrained(folder)
+
     def finish(self, trained: Any, spec: StageSpec, source: ModelSource, probe: torch.Tensor, work: Path) -> Finished:
         """Nothing to merge: the model is what was trained, unless it is still the base."""
         model = trained.to("cpu", torch.float32)

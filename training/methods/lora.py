@@ -52,7 +52,7 @@ class Lora(Mergeable):
             config.init_lora_weights = True
         return adapted
 
-    def save_adapter(self, trained: PeftModel, folder: Path) -> None:
+    def save_adapter(self, trained: PeftModel, spec: StageSpec, folder: Path) -> None:
         """Save an adapter for the untouched base: as it is, or for PiSSA and OLoRA what it has become."""
         trained.save_pretrained(folder)
         began = getattr(trained, "initial_state", None)

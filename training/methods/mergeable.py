@@ -16,7 +16,7 @@ from training.specs import StageSpec
 class Mergeable(Method):
     """Ends as an ordinary model: the adapter is saved, put on the full-precision base, and merged."""
 
-    def save_adapter(self, trained: PeftModel, folder: Path) -> None:
+    def save_adapter(self, trained: PeftModel, spec: StageSpec, folder: Path) -> None:
         """Write the adapter so that it fits the untouched base."""
         trained.save_pretrained(folder)
 
@@ -27,7 +27,7 @@ class Mergeable(Method):
         trained.eval()
         in_training = logits(trained, probe)
         adapter = work / "adapter"
-        self.save_adapter(trained, adapter)
+        self.save_adapter(trained, spec, adapter)
         attached = PeftModel.from_pretrained(load_weights(source, torch.float32), str(adapter)).eval()
         apart = logits(attached, probe)
         with attached.disable_adapter():

@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from data_catalog.errors import TrainingError
-from training.methods.base import Finished, Method, go_on, keep, logits
+from training.methods.base import Finished, Method, Seen, go_on, keep, logits
 from training.models import ModelSource, load_weights
 from training.specs import StageSpec
 from training.student import PromptedStudent, Student
@@ -46,12 +46,16 @@ class SoftPrompt(Method):
     def finish(
         self, trained: PeftModel, spec: StageSpec, source: ModelSource, probe: torch.Tensor, work: Path
     ) -> Finished:
-        """Keep the prompt as PEFT stores it, and beside it all that is needed to train it further."""
-        in_training, folder = logits(trained, probe), work / "adapter"
+        """Keep the prompt beside the base: there are no weights that it could be merged into."""
+        seen, folder = Seen(logits(trained, probe), trained.get_base_model().dtype), work / "adapter"
+        self.save_adapter(trained, spec, folder)
+        return keep(self._prompted(folder, load_weights(source, torch.float32)), folder, source, probe, seen)
+
+    def save_adapter(self, trained: PeftModel, spec: StageSpec, folder: Path) -> None:
+        """Write the prompt as PEFT stores it, and beside it all that is needed to train it further."""
         trained.save_pretrained(folder)
         _forget_this_machine(folder)
         save_trainable(trained, folder)
-        return keep(self._prompted(folder, load_weights(source, torch.float32)), folder, source, probe, in_training)
 
     def attach(self, source: ModelSource, model: PreTrainedModel) -> Student:
         """Put the stored prompt before the base."""

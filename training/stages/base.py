@@ -115,6 +115,7 @@ class GuardedTrainer(Trainer):
 
     row_ids: Sequence[str] = ()
     order: Sampler[int] | None = None
+    optimizer: Any
     rate_ratio: float = 1.0
     saves_whole: bool = True
 
