@@ -122,6 +122,17 @@ def test_every_setting_changes_what_the_model_computes(source: ModelSource, meth
     assert not torch.equal(*outputs)
 
 
+@pytest.mark.parametrize("method", ["prefix_tuning", "p_tuning_v2"])
+def test_a_prefix_needs_full_attention_in_each_layer(source: ModelSource, method: str) -> None:
+    """A sliding window would forget the prefix, and its cache has no place for it."""
+    spec = PretrainSpec.model_validate({"method": method})
+    model = method_for(spec).load(source, torch.float32)
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(TrainingError, match="needs full attention") as caught:
+        method_for(spec).prepare(model, spec, source)
+    assert "prompt_tuning" in caught.value.next_step
+
+
 def test_a_merged_adapter_gives_the_logits_of_the_adapter(source: ModelSource, tmp_path: Path) -> None:
     model, spec = prepared(source, LoraSpec(rank=4))
     disturb(model)
