@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from data_catalog.errors import ConfigError
 from flows.config import Config, StageConfig
+from training.compatibility import adapter_of, follows
 
 Location = tuple[str | int, ...]
 TEMPLATE_SUFFIX = ".jinja"
@@ -273,6 +274,18 @@ def _check(config: Config, tree: _Tree) -> None:
         if stage.data.replay_share > 0 and config.replay is None:
             tree.problem((*where, "data", "replay_share"), "needs the top-level `replay` file, which is not given")
         _check_gate(config, stage, where, tree)
+    _check_methods(config, tree)
+
+
+def _check_methods(config: Config, tree: _Tree) -> None:
+    """Each stage must be able to start from what the one before it leaves."""
+    carried = adapter_of(config.student.model)
+    for index, stage in enumerate(config.stages):
+        method = stage.train.method
+        refused = follows(carried, method)
+        if refused is not None:
+            tree.problem(("stages", index, "train", "method"), refused.sentence)
+        carried = method
 
 
 def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:

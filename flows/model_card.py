@@ -56,6 +56,12 @@ def render_card(
             f"| {trained.stage.name} | {spec.stage} | {spec.method.name} | `{trained.dataset.id}` "
             f"| {trained.dataset.rows} | {trained.result.steps} | {gate} |"
         )
+    if not stages[-1].stage.train.method.merges:
+        lines += [
+            "",
+            "The last stage's adapter can't be merged: `base/` and `adapter/` answer together, and only Tutelage opens",
+            "this directory as one model. Another program that is pointed at `base/` answers as the base does.",
+        ]
     lines += ["", "## Scores", "", _scores_table(base_scores, stages), ""]
     lines += [
         "Scores are means over the suite's scored samples; `tutelage trace` leads from this version to every document,",

@@ -16,7 +16,16 @@ from data_catalog.identity import digest
 from data_catalog.records import Completion, Record, Request
 from flows.processes import ManagedProcess
 from training.environment import worker_environment
-from training.specs import CompleteJob, CompleteResult, Job, JobFailure, TrainJob, TrainResult
+from training.specs import (
+    CompleteJob,
+    CompleteResult,
+    Job,
+    JobFailure,
+    MeasureJob,
+    MeasureResult,
+    TrainJob,
+    TrainResult,
+)
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 ResultT = TypeVar("ResultT", bound=Record)
@@ -48,6 +57,12 @@ def complete(
         answered[completion.request_key] = completion
     shutil.rmtree(directory)
     return [answered[request.key] for request in requests if request.key in answered]
+
+
+def measure(job: MeasureJob, *, home: Path, on_event: OnEvent | None = None) -> MeasureResult:
+    """Measure methods on a model."""
+    directory = home / "work" / "measure"
+    return _run(job, MeasureResult, home=home, directory=directory, name="measure", on_event=on_event)
 
 
 def _run(

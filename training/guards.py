@@ -101,6 +101,17 @@ def check_dpo_step0(loss: float, dtype: torch.dtype) -> str:
     return f"{loss:.6f} (ln 2 = {math.log(2):.6f})"
 
 
+def check_positions(longest: int, virtual: int, positions: int) -> str:
+    """Virtual tokens take positions of the context; what lies beyond the last one was never trained."""
+    if longest + virtual > positions:
+        raise TrainingError(
+            f"the longest row ({longest} tokens) and {virtual} virtual tokens need {longest + virtual} positions",
+            valid=f"at most {positions}, which is what the model knows",
+            next_step=f"set max_length to {positions - virtual} or less, or use fewer virtual `tokens`",
+        )
+    return f"{longest} tokens behind {virtual} virtual ones, of {positions}"
+
+
 def check_adapter_active(difference: float) -> str:
     """An adapter that changes no logit was not trained, or is not applied."""
     if not difference > 0:

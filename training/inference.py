@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from data_catalog.errors import TrainingError
 from data_catalog.records import Completion, Request, Sampling
-from training.models import Precision, device, load_weights, open_source, resolve_precision
+from training.methods import load_student
+from training.models import Precision, device, open_source, resolve_precision
 from training.rows import Encoder
 
 _COMPACT_BELOW = 0.75
@@ -30,13 +31,13 @@ class LocalCompleter:
     """A `data_catalog.completer.Completer` over a model directory.
 
     Args:
-        model: directory with safetensors, tokenizer and chat template.
+        model: directory with safetensors, tokenizer and chat template; or with a base and an adapter beside it.
         fingerprint: what stands for the model in request keys.
         batch_tokens: prompt and new tokens of one padded batch at most.
         precision: of weights and arithmetic; `auto` is bfloat16 on a GPU that has it, float32 otherwise.
 
-    Raises TrainingError for a directory that can't be used, and for requests with a response schema, which local
-    generation can't hold an answer to.
+    Raises TrainingError for a directory that can't be used, for an adapter that changes nothing, and for requests with
+    a response schema, which local generation can't hold an answer to.
     """
 
     def __init__(
@@ -48,8 +49,13 @@ class LocalCompleter:
         self._tokenizer = source.tokenizer
         self._encoder = Encoder(source, max_length=2**31)
         self._ends = torch.tensor(sorted(source.end_tokens), device=device())
-        self._model = load_weights(source, resolve_precision(precision)).to(device()).eval()
-        self._positions = int(self._model.config.get_text_config().max_position_embeddings)
+        self._student = load_student(source, resolve_precision(precision))
+        self._model = self._student.model
+        if source.adapter is not None:
+            # PEFT only warns where the weights of an adapter don't fit; the answers would be the base's.
+            self._student.check_active(torch.tensor([self._encoder.prompt([{"role": "user", "content": "?"}])]))
+        config = self._model.config.get_text_config()
+        self._positions = int(config.max_position_embeddings) - self._student.virtual_tokens
 
     @property
     def fingerprint(self) -> str:
@@ -111,21 +117,22 @@ class LocalCompleter:
         """Append tokens to each row until it ends or meets its limit."""
         limit = max(row.limit for row in rows)
         width = max(len(row.prompt) for row in rows)
-        where = self._ends.device
+        where, before = self._ends.device, self._student.virtual_tokens
         tokens = torch.full((len(rows), width), int(self._tokenizer.pad_token_id))
-        mask = torch.zeros((len(rows), width + limit), dtype=torch.long)
+        mask = torch.ones((len(rows), before + width + limit), dtype=torch.long)
         for number, row in enumerate(rows):
             tokens[number, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[number, width - len(row.prompt) :] = 1
+            mask[number, before : before + width - len(row.prompt)] = 0
         tokens, mask = tokens.to(where), mask.to(where)
-        positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
-        cache = _preallocated_cache(self._model.config, width + limit)
+        positions = (mask[:, : before + width].cumsum(dim=1) - 1).clamp(min=0)[:, before:]
+        cache = _preallocated_cache(self._model.config, before + width + limit)
+        self._student.prime(cache, len(rows))
         sampler = RowSampler.of([row.request for row in rows], limit, where)
         running = list(rows)
         for step in range(limit):
             logits = self._model(
                 input_ids=tokens,
-                attention_mask=mask[:, : width + step],
+                attention_mask=mask[:, : before + width + step],
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,

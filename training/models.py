@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from data_catalog.errors import TrainingError
 from data_catalog.files import sync
+from training.compatibility import ADAPTED_TYPE, adapter_of
+from training.method_specs import AnyMethod
 
 Precision = Literal["auto", "float32", "bfloat16"]
+BASE, ADAPTER = "base", "adapter"
+"""The two folders of a directory with an adapter that can't be merged."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -35,6 +39,10 @@ class ModelSource:
     """Ids that end generation: those of generation_config.json and the tokenizer's end-of-sequence token."""
     stored_dtype: torch.dtype
     """The dtype of the weights on disk; a trained model is written in it."""
+    adapter: Path | None = None
+    """Folder of an adapter that could not be merged; `path` is then the base inside the same directory."""
+    adapter_method: AnyMethod | None = None
+    """What made that adapter."""
 
     @property
     def end_token(self) -> int:
@@ -46,8 +54,10 @@ def open_source(path: Path, *, needs_chat_template: bool) -> ModelSource:
     """Check a model directory and load its tokenizer.
 
     Raises TrainingError where the directory is missing something, would need its own code or a pickle to load, or has
-    a tokenizer that doesn't fit its weights.
+    a tokenizer that doesn't fit its weights. A directory with an unmerged adapter is opened at its base.
     """
+    if _read_json(path / "config.json", required=True).get("model_type") == ADAPTED_TYPE:
+        return _open_adapted(path, needs_chat_template=needs_chat_template)
     config = _read_json(path / "config.json", required=True)
     _refuse_remote_code(path)
     _require_safetensors(path)
@@ -67,6 +77,18 @@ def open_source(path: Path, *, needs_chat_template: bool) -> ModelSource:
         end_tokens=frozenset([*map(int, listed), int(tokenizer.eos_token_id)]),
         stored_dtype=_stored_dtype(config),
     )
+
+
+def _open_adapted(path: Path, *, needs_chat_template: bool) -> ModelSource:
+    method = adapter_of(path)
+    if method is None or not (path / ADAPTER / "adapter_model.safetensors").is_file():
+        raise TrainingError(
+            f"{path} says that it keeps an adapter beside a base, but its parts are not all there",
+            valid=f"config.json with the method, and the folders {BASE} and {ADAPTER} as they were written",
+            next_step="train the stage again, or restore the directory from the registry",
+        )
+    base = open_source(path / BASE, needs_chat_template=needs_chat_template)
+    return replace(base, adapter=path / ADAPTER, adapter_method=method)
 
 
 def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
@@ -221,15 +243,40 @@ def count_parameters(model: torch.nn.Module) -> ParameterCount:
 
 def write_model(model: PreTrainedModel, source: ModelSource, output: Path) -> None:
     """Write a complete model directory: to `<output>.partial`, then renamed. `output` is whole or absent."""
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = _empty_partial(output)
     if model.generation_config is not None:
         model.generation_config.eos_token_id = sorted(source.end_tokens)
         model.generation_config.pad_token_id = source.tokenizer.pad_token_id
     model.config.pad_token_id = source.tokenizer.pad_token_id
     model.save_pretrained(partial)
     source.tokenizer.save_pretrained(partial)
+    _put_in_place(partial, output)
+
+
+def write_adapted(base: PreTrainedModel, adapter: Path, method: AnyMethod, source: ModelSource, output: Path) -> None:
+    """Write a directory that keeps a base and the adapter that can't be merged into it, whole or not at all.
+
+    Both are in it because both make the answers: a version that only named its base would change when the base does.
+    The base stands one folder down, and config.json has a type of its own: other programs must refuse the directory,
+    where with the base at the top they would serve the base without a word.
+    """
+    partial = _empty_partial(output)
+    write_model(base, source, partial / BASE)
+    shutil.copytree(adapter, partial / ADAPTER)
+    source.tokenizer.save_pretrained(partial)  # tokens are counted without loading a model
+    config = {"model_type": ADAPTED_TYPE, "method": method.model_dump(mode="json")}
+    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    _put_in_place(partial, output)
+
+
+def _empty_partial(output: Path) -> Path:
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _put_in_place(partial: Path, output: Path) -> None:
     for file in partial.rglob("*"):
         if file.is_file():
             sync(file)

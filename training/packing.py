@@ -123,6 +123,8 @@ class RowCollator:
     hidden_size: int
     max_length: int
     packing: bool
+    masked: bool = False
+    """Say by `attention_mask` what is padding, and leave positions to the model; for batches that are not packed."""
 
     def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
         """Return the batch of these rows, and their indices as `rows`."""
@@ -133,7 +135,12 @@ class RowCollator:
             bins = choose_bins(lengths, self.hidden_size, max(self.max_length, max(lengths)))
         else:
             bins = [[index] for index in range(len(rows))]
-        return {**lay_out(rows, bins, self.pad_token), "rows": torch.tensor(indices)}
+        batch = lay_out(rows, bins, self.pad_token)
+        if self.masked:
+            del batch["position_ids"]
+            width = batch["input_ids"].shape[1]
+            batch["attention_mask"] = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
+        return {**batch, "rows": torch.tensor(indices)}
 
 
 class EpochOrder(Sampler[int]):

@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, model_validator
 
 from data_catalog.records import Record, Spec
-
-
-class FullSpec(Spec):
-    """All weights are trained."""
-
-    name: Literal["full"] = "full"
-
-
-class LoraSpec(Spec):
-    """Low-rank adapters on every linear layer (arXiv 2106.09685)."""
-
-    name: Literal["lora"] = "lora"
-    rank: int = Field(default=16, ge=1)
-    """Inner dimension of the adapters: 4 to 8 for simple tasks, 32 to 64 for hard ones."""
-    alpha: int = Field(default=32, ge=1)
-    """Adapters are scaled by `alpha / rank`; twice the rank is usual."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before the adapters; 0.1 to 0.3 on little data."""
-
-
-class QloraSpec(Spec):
-    """LoRA on a base quantised to 4-bit NF4 with double quantisation (arXiv 2305.14314)."""
-
-    name: Literal["qlora"] = "qlora"
-    rank: int = Field(default=16, ge=1)
-    """Inner dimension of the adapters: 4 to 8 for simple tasks, 32 to 64 for hard ones."""
-    alpha: int = Field(default=32, ge=1)
-    """Adapters are scaled by `alpha / rank`; twice the rank is usual."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before the adapters; 0.1 to 0.3 on little data."""
-
-
-def _method_by_name(value: Any) -> Any:
-    """Let `method: lora` stand for `method: {name: lora}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-MethodSpec = Annotated[
-    Annotated[FullSpec | LoraSpec | QloraSpec, Field(discriminator="name")], BeforeValidator(_method_by_name)
-]
+from training.compatibility import refusal
+from training.method_specs import LoraSpec, MethodSpec
 
 
 class StageSpec(Spec):
@@ -86,19 +48,43 @@ class StageSpec(Spec):
     log_steps: int = Field(default=10, ge=1)
     """Steps between two points of the loss curve."""
 
+    @property
+    def packs(self) -> bool:
+        """Whether several rows share one line of a batch."""
+        return False
 
-class PretrainSpec(StageSpec):
-    """Continued pretraining on packed text: every token is a target."""
+    @model_validator(mode="after")
+    def _combination_works(self) -> Self:
+        stage = str(getattr(self, "stage", ""))
+        refused = refusal(self.method, stage, packing=self.packs, recompute=self.gradient_checkpointing)
+        if refused is not None:
+            raise ValueError(refused.sentence)
+        return self
+
+
+class PackedSpec(StageSpec):
+    """What the stages share whose rows may be packed."""
+
+    packing: bool | None = None
+    """Best-fit packing with block-diagonal attention, so that rows don't see one another; by default wherever the
+    method allows it."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether several rows share one line of a batch."""
+        return self.method.packs if self.packing is None else self.packing
+
+
+class PretrainSpec(PackedSpec):
+    """Continued pretraining on text: every token is a target."""
 
     stage: Literal["pretrain"] = "pretrain"
 
 
-class SftSpec(StageSpec):
+class SftSpec(PackedSpec):
     """Supervised fine-tuning: loss on the assistant's turns only."""
 
     stage: Literal["sft"] = "sft"
-    packing: bool = True
-    """Best-fit packing with block-diagonal attention, so that rows don't see one another."""
 
 
 class DpoSpec(StageSpec):
@@ -146,7 +132,19 @@ class CompleteJob(Spec):
     """Prompt and new tokens of one padded batch at most."""
 
 
-Job = Annotated[TrainJob | CompleteJob, Field(discriminator="kind")]
+class MeasureJob(Spec):
+    """The file that a process reads which compares methods on a model."""
+
+    kind: Literal["measure"] = "measure"
+    model: Path
+    methods: tuple[MethodSpec, ...]
+    tokens: int = Field(default=128, ge=1)
+    """Length of the one row that is timed; less where the model knows fewer positions."""
+    repeats: int = Field(default=9, ge=1)
+    """How often the base and each method are timed, in turn; medians are taken."""
+
+
+Job = Annotated[TrainJob | CompleteJob | MeasureJob, Field(discriminator="kind")]
 
 
 class Ledger(Record):
@@ -200,6 +198,32 @@ class CompleteResult(Record):
     answered: int
     seconds: float
     import_seconds: float
+
+
+class MethodMeasure(Record):
+    """One method on one model."""
+
+    method: MethodSpec
+    trainable: int = 0
+    total: int = 0
+    """Parameters of the model with what the method adds."""
+    stored_bytes: int = 0
+    """What one trained result takes on the disk beside the base; for `full` the whole model."""
+    delay: float | None = None
+    """How much longer one forward takes than the base's, unmerged: 0.1 is a tenth. None for `full`."""
+    refused: str = ""
+    """Why the method does not fit this model; the figures are then empty."""
+
+
+class MeasureResult(Record):
+    """The file that a measuring process writes last."""
+
+    methods: tuple[MethodMeasure, ...]
+    parameters: int
+    """Of the model itself."""
+    tokens: int
+    repeats: int
+    device: str
 
 
 class JobFailure(Record):

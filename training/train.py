@@ -17,9 +17,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from data_catalog.errors import TrainingError
 from data_catalog.identity import digest
 from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
-from training.guards import check_pad_token
-from training.methods import method_for
-from training.models import count_parameters, open_source, resolve_precision, write_model
+from training.guards import check_pad_token, check_positions
+from training.methods import check_start, method_for
+from training.models import count_parameters, open_source, resolve_precision, write_adapted, write_model
 from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
 from training.specs import MetricPoint, TrainJob, TrainResult
@@ -44,6 +44,7 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     """
     spec, stage = job.spec, STAGES[job.spec.stage]
     source = open_source(job.model, needs_chat_template=stage.needs_chat_template)
+    check_start(spec, source)
     guards = {"pad_token": check_pad_token(source.tokenizer)}
     replay = load_replay(job.replay) if job.replay and job.replay_share else []
     if job.replay_share and not replay:
@@ -54,7 +55,11 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
 
     set_seed(spec.seed)
     method, precision = method_for(spec), resolve_precision(spec.precision)
-    model = method.prepare(method.load(source, precision), spec)
+    model = method.load(source, precision)
+    if spec.method.virtual_tokens:
+        positions = int(model.config.get_text_config().max_position_embeddings)
+        guards["positions"] = check_positions(max(map(len, material.rows)), spec.method.virtual_tokens, positions)
+    model = method.prepare(model, spec, source)
     parameters = count_parameters(model)
     checkpoints = job.work / "checkpoints"
     job_digest = _job_digest(job)
@@ -64,7 +69,7 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     watcher = Watcher(job.work / "metrics.jsonl", progress, stop, sealer)
     trainer = stage.trainer(spec, model, material, Setting(source, precision, checkpoints), [watcher])
     if isinstance(trainer, PreferenceTrainer):
-        guards["dpo_step0_loss"] = trainer.check_step0(precision)
+        guards["dpo_step0_loss"] = trainer.check_step0(precision, is_reference=method.starts_as_reference(source))
     seconds = _run(trainer, found, stop, sealer)
     metrics = metric_points(trainer.state.log_history)
     if found.skipped:
@@ -75,9 +80,12 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     trained = trainer.accelerator.unwrap_model(trainer.model)
     trainer.optimizer = trainer.lr_scheduler = None  # room for the merge
     gc.collect()
-    merged = method.merge(trained, source, material.probe, job.work)
-    merged.model.to(source.stored_dtype)
-    write_model(merged.model, source, job.output)
+    finished = method.finish(trained, spec, source, material.probe, job.work)
+    finished.model.to(source.stored_dtype)
+    if finished.adapter is None:
+        write_model(finished.model, source, job.output)
+    else:
+        write_adapted(finished.model, finished.adapter, spec.method, source, job.output)
     return TrainResult(
         stage=spec.stage,
         method=spec.method.name,
@@ -90,7 +98,7 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
         metrics=metrics,
         resumed_from_step=found.step,
         peak_memory_bytes=_peak_memory(),
-        guards={**guards, **merged.guards},
+        guards={**guards, **finished.guards},
         versions={package: version(package) for package in _PACKAGES},
     )
 

@@ -1,4 +1,4 @@
-"""A training or completing process: `python -m training.worker JOB.json RESULT.json`.
+"""A training, completing or measuring process: `python -m training.worker JOB.json RESULT.json`.
 
 Reads a job (training/specs.py), does it, and writes the result file last: its existence means that the job's output is
 complete. A known error writes a JobFailure instead and ends with that error's exit code. Progress lines (JSON) go to
@@ -21,7 +21,16 @@ from data_catalog.errors import ConfigError, MachineError, TutelageError
 from training.environment import apply_late
 from training.process import Progress, StopRequest, end_with_parent, write_json
 from training.quiet import silence
-from training.specs import CompleteJob, CompleteResult, Job, JobFailure, TrainJob, TrainResult
+from training.specs import (
+    CompleteJob,
+    CompleteResult,
+    Job,
+    JobFailure,
+    MeasureJob,
+    MeasureResult,
+    TrainJob,
+    TrainResult,
+)
 
 _UNEXPECTED = 1
 
@@ -45,7 +54,7 @@ def run_job(job_file: Path, result_file: Path, progress: Progress, stop: StopReq
     try:
         result_file.unlink(missing_ok=True)  # a result of an earlier try must not be taken for this one's
         job = read_job(job_file)
-        result = _complete(job, progress) if isinstance(job, CompleteJob) else _train(job, progress, stop)
+        result = _do(job, progress, stop)
     except (TutelageError, MemoryError, OSError, RuntimeError) as raised:
         error = _known(raised)
         if error is None:
@@ -60,6 +69,14 @@ def run_job(job_file: Path, result_file: Path, progress: Progress, stop: StopReq
         return _unexpected(error, result_file)
     write_json(result_file, result)
     return 0
+
+
+def _do(
+    job: TrainJob | CompleteJob | MeasureJob, progress: Progress, stop: StopRequest
+) -> TrainResult | CompleteResult | MeasureResult:
+    if isinstance(job, TrainJob):
+        return _train(job, progress, stop)
+    return _complete(job, progress) if isinstance(job, CompleteJob) else _measure(job, progress)
 
 
 def _known(error: Exception) -> TutelageError | None:
@@ -90,12 +107,12 @@ def _unexpected(error: Exception, result_file: Path) -> int:
     return _UNEXPECTED
 
 
-def read_job(path: Path) -> TrainJob | CompleteJob:
+def read_job(path: Path) -> TrainJob | CompleteJob | MeasureJob:
     """Read a job file; raise ConfigError where it is missing or not a job."""
     try:
-        job: TrainJob | CompleteJob = TypeAdapter(Job).validate_json(path.read_bytes())
+        job: TrainJob | CompleteJob | MeasureJob = TypeAdapter(Job).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ConfigError(f"{path} is not a job: {error}", valid="a TrainJob or a CompleteJob") from error
+        raise ConfigError(f"{path} is not a job: {error}", valid="a TrainJob, a CompleteJob or a MeasureJob") from error
     return job
 
 
@@ -121,6 +138,14 @@ def _complete(job: CompleteJob, progress: Progress) -> CompleteResult:
     from training.completing import complete
 
     return complete(job, progress=progress, import_seconds=seconds)
+
+
+def _measure(job: MeasureJob, progress: Progress) -> MeasureResult:
+    seconds = import_libraries(for_training=False)
+    progress.write("imported", seconds=round(seconds, 3))
+    from training.measuring import measure
+
+    return measure(job, progress=progress)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,28 @@ def test_a_method_may_be_named_or_spelt_out(folder: Path) -> None:
     assert load_config(folder / "tutelage.yaml").stages[0].train.method == short
 
 
+def test_a_method_that_does_not_go_with_the_rest_is_refused_with_what_does(folder: Path) -> None:
+    message = problems(folder, GOOD.replace("method: lora", "method: prefix_tuning, gradient_checkpointing: true"))
+    assert "stages[0].train" in message
+    assert "nearest that works: prefix_tuning with gradient_checkpointing: false" in message
+
+
+def test_a_stage_must_be_able_to_start_from_the_one_before(folder: Path) -> None:
+    second = "  - name: prefer\n    train: {stage: dpo, method: lora}\n"
+    message = problems(folder, GOOD.replace("method: lora", "method: p_tuning") + second)
+    assert "stages[1].train.method: the model carries an adapter of method p_tuning, which can't be merged" in message
+    (folder / "tutelage.yaml").write_text(
+        GOOD.replace("method: lora", "method: p_tuning") + second.replace("method: lora", "method: p_tuning")
+    )
+    assert len(load_config(folder / "tutelage.yaml").stages) == 2
+
+
+def test_a_student_that_carries_an_adapter_is_known_by_it(folder: Path) -> None:
+    carried = '{"model_type": "tutelage_adapted", "method": {"name": "adapter"}}'
+    (folder / "student" / "config.json").write_text(carried)
+    assert "stages[0].train.method: the model carries an adapter of method adapter" in problems(folder, GOOD)
+
+
 @pytest.mark.parametrize(
     ("wrong", "place", "said"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,9 +12,10 @@ from peft import PeftModel
 
 from data_catalog.errors import TrainingError
 from tests.training.tiny import build_model
+from training.method_specs import AnyMethod, FullSpec, LoraSpec, QloraSpec
 from training.methods import METHODS, Lora, Qlora, guard_4bit_layers, logits, method_for
 from training.models import ModelSource, count_parameters, open_source
-from training.specs import FullSpec, LoraSpec, PretrainSpec, QloraSpec, StageSpec
+from training.specs import PretrainSpec, StageSpec
 
 PROBE = torch.arange(5, 45).reshape(2, 20)
 
@@ -25,10 +26,10 @@ def source(base: Path) -> ModelSource:
 
 
 def prepared(source: ModelSource, method: Any, precision: torch.dtype = torch.float32) -> tuple[Any, StageSpec]:
-    spec = PretrainSpec(method=method)
+    spec = PretrainSpec.model_validate({"method": method})
     torch.manual_seed(0)
     implementation = method_for(spec)
-    return implementation.prepare(implementation.load(source, precision), spec), spec
+    return implementation.prepare(implementation.load(source, precision), spec, source), spec
 
 
 def disturb(model: torch.nn.Module) -> None:
@@ -41,8 +42,12 @@ def disturb(model: torch.nn.Module) -> None:
 
 
 def test_there_is_a_method_for_every_spec() -> None:
-    assert set(METHODS) == {FullSpec().name, LoraSpec().name, QloraSpec().name}
-    assert all(METHODS[name].name == name for name in METHODS)
+    named = {kind.model_fields["name"].default: kind for kind in get_args(AnyMethod)}
+    assert set(METHODS) == set(named)
+    for name, kind in named.items():
+        assert METHODS[name].name == name
+        assert kind.sits
+        assert kind.wants
 
 
 def test_full_trains_everything(source: ModelSource) -> None:
@@ -69,11 +74,70 @@ def test_rank_and_alpha_are_heeded(source: ModelSource) -> None:
     assert (config.lora_alpha, config.lora_dropout) == (40, 0.25)
 
 
+CHANGED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
+    ("lora", "rank"): ({"rank": 4}, {"rank": 5}),
+    ("lora", "alpha"): ({}, {"alpha": 40}),
+    ("lora", "dropout"): ({}, {"dropout": 0.5}),
+    ("lora", "rank_stabilised"): ({}, {"rank_stabilised": True}),
+    ("lora", "dora"): ({}, {"dora": True}),
+    ("lora", "init"): ({}, {"init": "olora"}),
+    ("qlora", "rank"): ({"rank": 4}, {"rank": 5}),
+    ("qlora", "alpha"): ({}, {"alpha": 40}),
+    ("qlora", "dropout"): ({}, {"dropout": 0.5}),
+    ("qlora", "rank_stabilised"): ({}, {"rank_stabilised": True}),
+    ("qlora", "dora"): ({}, {"dora": True}),
+    ("adapter", "placement"): ({}, {"placement": "houlsby"}),
+    ("adapter", "size"): ({}, {"size": 8}),
+    ("adapter", "activation"): ({}, {"activation": "gelu"}),
+    ("adapter", "dropout"): ({}, {"dropout": 0.5}),
+    ("prompt_tuning", "tokens"): ({}, {"tokens": 3}),
+    ("prompt_tuning", "init"): ({}, {"init": "random"}),
+    ("prompt_tuning", "text"): ({"init": "text", "text": "red"}, {"init": "text", "text": "blue"}),
+    ("prefix_tuning", "tokens"): ({}, {"tokens": 3}),
+    ("prefix_tuning", "hidden"): ({}, {"hidden": 8}),
+    ("p_tuning", "tokens"): ({}, {"tokens": 3}),
+    ("p_tuning", "encoder"): ({}, {"encoder": "mlp"}),
+    ("p_tuning", "hidden"): ({}, {"hidden": 8}),
+    ("p_tuning_v2", "tokens"): ({}, {"tokens": 3}),
+}
+"""Two settings of each field that must make two models. `b_rate_ratio`: test_every_method, test_lora_plus_..."""
+
+
+def test_no_setting_of_a_method_is_forgotten() -> None:
+    fields = {(kind.model_fields["name"].default, field) for kind in get_args(AnyMethod) for field in kind.model_fields}
+    assert {(method, field) for method, field in fields if field not in ("name", "b_rate_ratio")} == CHANGED.keys()
+
+
+@pytest.mark.parametrize(("method", "field"), CHANGED)
+def test_every_setting_changes_what_the_model_computes(source: ModelSource, method: str, field: str) -> None:
+    """The same random weights and dropout, another setting: other outputs while training."""
+    outputs = []
+    for settings in CHANGED[method, field]:
+        model, _ = prepared(source, {"name": method, **settings})
+        disturb(model)
+        model.train()
+        torch.manual_seed(2)
+        with torch.no_grad():
+            outputs.append(model(input_ids=PROBE).logits[:, -20:])
+    assert not torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("method", ["prefix_tuning", "p_tuning_v2"])
+def test_a_prefix_needs_full_attention_in_each_layer(source: ModelSource, method: str) -> None:
+    """A sliding window would forget the prefix, and its cache has no place for it."""
+    spec = PretrainSpec.model_validate({"method": method})
+    model = method_for(spec).load(source, torch.float32)
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(TrainingError, match="needs full attention") as caught:
+        method_for(spec).prepare(model, spec, source)
+    assert "prompt_tuning" in caught.value.next_step
+
+
 def test_a_merged_adapter_gives_the_logits_of_the_adapter(source: ModelSource, tmp_path: Path) -> None:
     model, spec = prepared(source, LoraSpec(rank=4))
     disturb(model)
     expected = logits(model, PROBE)
-    merged = method_for(spec).merge(model, source, PROBE, tmp_path)
+    merged = method_for(spec).finish(model, spec, source, PROBE, tmp_path)
     assert not isinstance(merged.model, PeftModel)
     torch.testing.assert_close(logits(merged.model, PROBE), expected, rtol=1e-4, atol=1e-4)
     assert set(merged.guards) == {"adapter_active", "merge_parity", "save_parity"}
@@ -84,7 +148,7 @@ def test_a_merged_adapter_gives_the_logits_of_the_adapter(source: ModelSource, t
 def test_a_model_that_learned_nothing_is_told(source: ModelSource, tmp_path: Path, method: Any) -> None:
     model, spec = prepared(source, method)
     with pytest.raises(TrainingError, match="does not change the model's outputs"):
-        method_for(spec).merge(model, source, PROBE, tmp_path)
+        method_for(spec).finish(model, spec, source, PROBE, tmp_path)
 
 
 def test_qlora_merges_onto_the_full_precision_base(source: ModelSource, tmp_path: Path) -> None:
@@ -93,7 +157,7 @@ def test_qlora_merges_onto_the_full_precision_base(source: ModelSource, tmp_path
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter[0, 0] = 0.3
-    merged = method_for(spec).merge(model, source, PROBE, tmp_path).model
+    merged = method_for(spec).finish(model, spec, source, PROBE, tmp_path).model
     plain = Lora().load(source, torch.float32)
     touched = [name for name, p in plain.named_parameters() if not torch.equal(p, merged.get_parameter(name))]
     assert touched
@@ -146,4 +210,4 @@ def test_a_bfloat16_base_is_merged_in_float32(tmp_path: Path) -> None:
     model, spec = prepared(half, LoraSpec(rank=4), torch.bfloat16)
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     disturb(model)
-    assert method_for(spec).merge(model, half, PROBE, tmp_path / "work").model.dtype == torch.float32
+    assert method_for(spec).finish(model, spec, half, PROBE, tmp_path / "work").model.dtype == torch.float32

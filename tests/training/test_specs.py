@@ -9,8 +9,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from training.method_specs import LoraSpec, QloraSpec
 from training.models import open_source
-from training.specs import DpoSpec, LoraSpec, PretrainSpec, QloraSpec, SftSpec, StageSpec
+from training.specs import DpoSpec, PretrainSpec, SftSpec, StageSpec
 from training.stages.base import Setting, trainer_arguments
 
 # Another value for each field that goes to the trainer as it is.

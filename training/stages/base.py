@@ -10,14 +10,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from training.cpu_head import add_cpu_head
 from training.guards import check_finite_loss
+from training.methods import method_for
 from training.models import ModelSource
 from training.rows import RawRow
 from training.specs import Ledger, StageSpec
+from training.trainable import load_trainable, save_trainable
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,9 @@ class GuardedTrainer(Trainer):
 
     row_ids: Sequence[str] = ()
     order: Sampler[int] | None = None
+    optimizer: Any
+    rate_ratio: float = 1.0
+    saves_whole: bool = True
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss, and stop on NaN with the ids of the batch's rows."""
@@ -132,12 +138,39 @@ class GuardedTrainer(Trainer):
         """Not counted: it walks all parameters at each step, and nobody reads it."""
         return 0
 
-    def settle(self) -> None:
-        """Undo what the trainers set up for themselves that is not wanted here; make the head quick on a CPU.
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Create the optimizer; with LoRA+, B's learning rate is `rate_ratio` times A's (arXiv 2402.12354)."""
+        if self.optimizer is None and self.rate_ratio > 1:
+            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = create_loraplus_optimizer(
+                self.model,
+                kind,
+                loraplus_lr_ratio=self.rate_ratio,
+                loraplus_weight_decay=self.args.weight_decay,
+                **arguments,
+            )
+        return super().create_optimizer(model)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.saves_whole:
+            super()._save(output_dir, state_dict)
+        else:
+            save_trainable(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.saves_whole:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_trainable(self.model, Path(resume_from_checkpoint))
+
+    def settle(self, spec: StageSpec) -> None:
+        """Tell the trainer of its method, undo what trainers set up that is not wanted here, make the head quick.
 
         TRL casts the adapters on a quantised base to bfloat16, where small AdamW steps vanish; without a progress bar
         transformers prints each log entry to stdout.
         """
+        self.rate_ratio = spec.method.rate_ratio
+        self.saves_whole = method_for(spec).saves_whole
         self.remove_callback(PrinterCallback)
         add_cpu_head(self.model)
         for parameter in self.model.parameters():

@@ -5,7 +5,9 @@ The reference is the model that the stage starts from. Its log-probabilities are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +19,9 @@ from trl import DPOConfig, DPOTrainer
 from data_catalog.errors import TrainingError
 from training.guards import check_dpo_step0
 from training.ledger import LedgerBook
+from training.methods import method_for
 from training.models import ModelSource
-from training.packing import EpochOrder
+from training.packing import NO_LOSS, EpochOrder
 from training.rows import Encoder, PairRow, RawRow
 from training.specs import DpoSpec
 from training.stages.base import (
@@ -78,25 +81,48 @@ class PreferenceTrainer(GuardedTrainer, DPOTrainer):
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
 
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        """Compute the reference log-probabilities of all pairs, in batches of like length.
-
-        Called by TRL while the policy is still the model that the stage starts from.
-        """
-        collator = self.data_collator
-        by_length = sorted(range(len(collator.rows)), key=lambda index: len(collator.rows[index]))
-        reference = np.zeros((len(by_length), 2), dtype=np.float32)
-        for start in range(0, len(by_length), batch_size):
-            indices = by_length[start : start + batch_size]
-            batch = self._prepare_inputs(collator([{"row": index} for index in indices]))
-            batch.pop("rows")
-            chosen, rejected = self.compute_ref_log_probs(self.model, batch)
-            reference[indices] = torch.stack([chosen, rejected], dim=1).float().cpu().numpy()
-        collator.reference = reference
+    def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        # TRL's reference is an adapter switched off, or a copy of it. Off, PiSSA and OLoRA show what is left of the
+        # base; of a trained IA3 TRL copies nothing. `cache_reference` asks the model itself before its first step.
         return dataset
 
-    def check_step0(self, dtype: torch.dtype) -> str:
-        """Return the sigmoid loss of a first batch, which must be ln 2, or raise TrainingError.
+    @torch.no_grad()
+    def cache_reference(self, as_reference: AbstractContextManager[None]) -> None:
+        """Compute the reference log-probabilities of all pairs, in batches of like length.
+
+        Called before the first step. While `as_reference` is open, the model is the one that the stage starts from.
+        """
+        collator, batch_size = self.data_collator, self.args.per_device_train_batch_size
+        by_length = sorted(range(len(collator.rows)), key=lambda index: len(collator.rows[index]))
+        reference = np.zeros((len(by_length), 2), dtype=np.float32)
+        self.model.eval()
+        with as_reference, self.accelerator.autocast():
+            for start in range(0, len(by_length), batch_size):
+                indices = by_length[start : start + batch_size]
+                batch = self._prepare_inputs(collator([{"row": index} for index in indices]))
+                reference[indices] = self._answer_logps(batch).float().cpu().numpy()
+        self.model.train()
+        collator.reference = reference
+
+    def _answer_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the log-probabilities of whole answers, shape (pairs, 2): chosen, rejected."""
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, NO_LOSS)
+        output = self.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=labels,
+            use_cache=False,
+            fused_lm_head=True,
+        )
+        # Virtual tokens stand before the others and carry no loss.
+        of_answers = output.log_probs[:, 1 - labels.shape[1] :].sum(dim=1)
+        return torch.stack(of_answers.chunk(2), dim=1)
+
+    def check_step0(self, dtype: torch.dtype, *, is_reference: bool) -> str:
+        """Return the sigmoid loss of a first batch, which must be ln 2 where the model still is its own reference.
+
+        Raises TrainingError where it is not. A fresh soft prompt moves the model before it is trained, so there the
+        loss is only told.
 
         TRL's own loss is asked, on the model as it will be trained, so the reference, the adapter and the masks are
         what they will be.
@@ -113,7 +139,7 @@ class PreferenceTrainer(GuardedTrainer, DPOTrainer):
             for metrics in self._metrics.values():
                 metrics.clear()
             self._total_train_tokens = 0
-        return check_dpo_step0(loss, dtype)
+        return check_dpo_step0(loss, dtype) if is_reference else f"{loss:.6f}, with a fresh prompt before the model"
 
 
 class Dpo(Stage):
@@ -166,18 +192,22 @@ class Dpo(Stage):
             precompute_ref_log_probs=True,
             disable_dropout=True,
         )
-        trainer = PreferenceTrainer(
-            model=model,
-            args=config,
-            train_dataset=index_dataset(material.rows),
-            data_collator=PairCollator(material.rows, setting.source.tokenizer.pad_token_id),
-            processing_class=setting.source.tokenizer,
-            callbacks=callbacks,
-        )
+        with warnings.catch_warnings():
+            # TRL's copy of the adapter is called "ref", which PEFT finds in "prefix_tuning_". It does not stay.
+            warnings.filterwarnings("ignore", "Adapter name 'ref'", UserWarning)
+            trainer = PreferenceTrainer(
+                model=model,
+                args=config,
+                train_dataset=index_dataset(material.rows),
+                data_collator=PairCollator(material.rows, setting.source.tokenizer.pad_token_id),
+                processing_class=setting.source.tokenizer,
+                callbacks=callbacks,
+            )
         if "ref" in getattr(trainer.model, "peft_config", {}):
-            # TRL's copy of the fresh adapter; the cached log-probabilities have taken its place.
+            # Cached log-probabilities take its place.
             trainer.model.delete_adapter("ref")
         trainer.row_ids = [pair.id for pair in material.rows]
         trainer.order = EpochOrder([len(pair) for pair in material.rows], seed=spec.seed, group_by=spec.batch_size)
-        trainer.settle()
+        trainer.settle(spec)
+        trainer.cache_reference(method_for(spec).reference(trainer.model, setting.source))
         return trainer

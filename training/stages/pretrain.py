@@ -1,4 +1,4 @@
-"""Continued pretraining on packed text: every token is a target."""
+"""Continued pretraining on text: every token is a target."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ class Pretrain(Stage):
     def trainer(
         self, spec: PretrainSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> LanguageModelTrainer:
-        """Return the trainer; `batch_size` counts texts (or their pieces), which are packed within a batch."""
-        return language_trainer(spec, model, material, setting, callbacks, packing=True)
+        """Return the trainer; `batch_size` counts texts (or their pieces), which are packed or padded in a batch."""
+        return language_trainer(spec, model, material, setting, callbacks)

@@ -53,7 +53,7 @@ class Sft(Stage):
         self, spec: SftSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> LanguageModelTrainer:
         """Return the trainer; rows of one batch are packed (`packing`), or padded among rows of like length."""
-        return language_trainer(spec, model, material, setting, callbacks, packing=spec.packing)
+        return language_trainer(spec, model, material, setting, callbacks)
 
 
 def language_material(
@@ -104,8 +104,6 @@ def language_trainer(
     material: Material,
     setting: Setting,
     callbacks: list[TrainerCallback],
-    *,
-    packing: bool,
 ) -> LanguageModelTrainer:
     """Return an SFTTrainer that is fed with `material`."""
     config = SFTConfig(
@@ -119,7 +117,13 @@ def language_trainer(
         args=config,
         train_dataset=index_dataset(material.rows),
         data_collator=RowCollator(
-            material.rows, setting.source.tokenizer.pad_token_id, text_config.hidden_size, spec.max_length, packing
+            material.rows,
+            setting.source.tokenizer.pad_token_id,
+            text_config.hidden_size,
+            spec.max_length,
+            spec.packs,
+            # Behind a soft prompt positions are counted from the prompt on, by the model itself.
+            masked=spec.method.virtual_tokens > 0,
         ),
         processing_class=setting.source.tokenizer,
         callbacks=callbacks,
@@ -127,7 +131,7 @@ def language_trainer(
     lengths = [len(row) for row in material.rows]
     trainer.row_ids = [row.id for row in material.rows]
     trainer.order = EpochOrder(
-        lengths, seed=spec.seed, group_by=0 if packing else spec.batch_size, own=material.own, epochs=spec.epochs
+        lengths, seed=spec.seed, group_by=0 if spec.packs else spec.batch_size, own=material.own, epochs=spec.epochs
     )
-    trainer.settle()
+    trainer.settle(spec)
     return trainer
