@@ -14,7 +14,7 @@ from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
 from data_catalog.registry import Registry, candidate_id
 from evaluation import suites as evaluation_suites
-from evaluation.gates import GateDecision, decide
+from evaluation.gates import GateDecision, Labels, decide
 from evaluation.scoring import score_suite, summarise
 from evaluation.specs import Against
 from evaluation.suites import Suite
@@ -169,11 +169,18 @@ def gate(
     candidate: tuple[StudentModel, SuiteScores],
     baselines: Mapping[Against, tuple[str, SuiteScores]],
     run: StepRun,
+    labels: Labels,
 ) -> tuple[GateRecord, GateDecision]:
-    """Decide a stage's gate on paired statistics and store the decision."""
+    """Decide a stage's gate on paired statistics and store the decision; a rule's slice chooses by `labels`."""
     model, scores = candidate
     ctx.reporter.step_started(f"gate:{stage.name}")
-    decision = decide(stage.gate, scores, {against: found for against, (_, found) in baselines.items()})
+    decision = decide(
+        stage.gate,
+        scores,
+        {against: found for against, (_, found) in baselines.items()},
+        labels=labels,
+        correction=stage.gate_correction,
+    )
     comparisons = [comparison.model_dump(mode="json") for comparison in decision.comparisons]
     record = GateRecord.of(
         candidate=candidate_id(model.path),
