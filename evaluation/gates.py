@@ -301,7 +301,7 @@ def _comparison(
         candidate_score=candidate_score,
         baseline_score=baseline_score,
         difference=None if candidate_score is None or reference is None else candidate_score - reference,
-        interval=None if evidence is None or evidence.interval is None else tuple(evidence.interval),
+        interval=None if evidence is None else evidence.interval,
         p_value=None if evidence is None or evidence.test is None else evidence.test.p_value,
         adjusted_p=None if conclusion is None else conclusion.adjusted_p,
         gained=tuple(key for key, change in zip(compared.ids, changes, strict=False) if change > 0),

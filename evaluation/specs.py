@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
+from evaluation.scorers import ExactMatch, ScorerSpec
+
+QUESTION = "{question}"
+"""Where a prompt template has the question."""
 
 
 class SuiteSpec(Spec):
@@ -21,16 +25,34 @@ class SuiteSpec(Spec):
     """The JSONL file."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
-    scorer: Literal["exact_match", "contains", "abstention"] = "exact_match"
-    """How an answer is scored: equal to an expected one, holding one, or declining to answer."""
+    scorer: ScorerSpec = ExactMatch()
+    """How an answer is scored; `scorer: contains` is short for `scorer: {name: contains}`."""
     system: str | None = None
     """System message put before each question."""
+    templates: tuple[str, ...] = ()
+    """Wordings of the prompt, each with `{question}` in it. Every sample is asked in each and its scores are averaged;
+    reports show the answer to the first. Empty asks the question as it is."""
+    shots: int = Field(default=0, ge=0, le=64)
+    """Examples put before each question as earlier turns (few-shot)."""
+    shots_from: Path | None = None
+    """JSONL that the examples are drawn from, in the form of a suite; questions of the suite itself are left out."""
+    shots_seed: int = 0
+    """Which examples are drawn; all samples get the same ones."""
     max_tokens: int = Field(default=64, ge=1)
     """Longest answer in tokens."""
-    abstention_phrases: tuple[str, ...] = ()
-    """Scorer `abstention`: what counts as abstaining, beside the built-in English and Chinese phrases."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many rows; null takes all."""
+
+    @model_validator(mode="after")
+    def _prompt_is_whole(self) -> Self:
+        for template in self.templates:
+            if QUESTION not in template:
+                raise ValueError(f"a template needs `{QUESTION}`, got {template!r:.80}")
+        if len(set(self.templates)) != len(self.templates):
+            raise ValueError("the same template stands twice under `templates`")
+        if (self.shots > 0) != (self.shots_from is not None):
+            raise ValueError("`shots` and `shots_from` go together")
+        return self
 
 
 class Against(StrEnum):

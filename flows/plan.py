@@ -34,7 +34,7 @@ def describe(config: Config) -> str:
     ]
     suites = {name: load_suite(name, suite) for name, suite in config.suites.items()}
     for name, suite in suites.items():
-        lines.append(f"suite      {name}: {len(suite.samples):,} samples, {suite.spec.scorer}")
+        lines.append(f"suite      {name}: {len(suite.samples):,} samples, {suite.spec.scorer.name}")
     labels = labels_of({name: suite.samples for name, suite in suites.items()})
     for stage in config.stages:
         check_slices(stage.gate, labels)

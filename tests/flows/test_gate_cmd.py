@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from data_catalog.errors import ConfigError, TutelageError
+from evaluation.specs import Correction
 from flows.cli import cli
 from flows.gate_simulation import GateSimulationSpec, read_spec, simulate_gate
 
@@ -73,6 +74,9 @@ def test_a_configuration_gives_rules_sizes_and_slices(tmp_path: Path) -> None:
     last, first = read_spec(path), read_spec(path, stage="read")
     assert (last.samples, last.slices) == ({"gold": 40}, {1: tuple(range(0, 40, 4))})
     assert (len(first.rules), first.slices) == (1, {})
+    assert first.correction is Correction.HOLM
+    path.write_text(path.read_text().replace("name: read", "gate_correction: none\n  name: read"))
+    assert read_spec(path, stage="read").correction is Correction.NONE
     assert simulate(path, "--stage", "read", "--trials", "100").exit_code == 0
 
 
