@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation import statistics
 from evaluation.statistics import (
+    binomial_tail,
     holm,
     mean,
     paired_bootstrap,
@@ -107,13 +109,22 @@ class TestPValues:
     def test_too_few_resamples_for_the_confidence_bound_nothing(self) -> None:
         assert paired_bootstrap([1.0] * 500, 0.9999, resamples=1000) == (-1, 1)
 
-    def test_graded_differences_on_the_grid_are_bounded_outwards(self) -> None:
-        """3,000 distinct values are more than the grid has; the bounds are still nearly the normal ones."""
-        values = np.linspace(-0.4, 0.6, 3000)
-        coarse = paired_bootstrap(values, resamples=2000)
-        error = 1.645 * np.std(values) / math.sqrt(3000)
-        assert coarse.lower == pytest.approx(0.1 - error, abs=0.003)
-        assert coarse.upper == pytest.approx(0.1 + error, abs=0.003)
+    def test_the_grid_for_many_graded_differences_leaves_the_bounds_where_they_are(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        values = np.random.default_rng(5).uniform(-0.5, 0.7, 399)
+        exact = paired_test(values, 0.05, resamples=20_000)
+        monkeypatch.setattr(statistics, "GRID", 20)
+        coarse = paired_test(values, 0.05, resamples=20_000)
+        assert coarse != exact
+        assert coarse.interval == pytest.approx(exact.interval, abs=0.003)
+        assert coarse.p_above == pytest.approx(exact.p_above, abs=0.02)
+
+    def test_the_grid_holds_both_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(statistics, "GRID", 2)
+        interval = paired_bootstrap(np.linspace(-1, 1, 9), resamples=20_000)
+        assert interval.lower == pytest.approx(-interval.upper, abs=0.02)
+        assert -1 < interval.lower < 0
 
 
 class TestHolm:
@@ -198,6 +209,12 @@ class TestSignTest:
         result = sign_test(pairs(wins, losses, 7))
         assert (result.wins, result.losses) == (wins, losses)
         assert result.p_value == pytest.approx(p_value, rel=1e-9)
+
+    @pytest.mark.parametrize(("wins", "losses"), [(480, 420), (520, 440), (400, 500), (900, 0), (0, 900), (450, 450)])
+    def test_whole_numbers_and_logarithms_agree(self, wins: int, losses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = binomial_tail(losses, wins + losses)
+        monkeypatch.setattr(statistics, "WHOLE_NUMBERS", 0)
+        assert binomial_tail(losses, wins + losses) == pytest.approx(whole, rel=1e-10)
 
     @given(DIFFERENCES)
     def test_the_two_sides_overlap_in_the_observed_outcome_only(self, differences: list[float]) -> None:

@@ -66,6 +66,7 @@ def decided(ctx: RunContext, folder: Path, gated: StageConfig) -> GateOutcome:
     directory = folder / "model"
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
     rows = [{"id": str(n), "question": f"{n}?", "answers": ["x"], "kind": "ab"[n % 2]} for n in range(60)]
     path = folder / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
