@@ -28,3 +28,10 @@ class Sample(Record):
     def question(self) -> str:
         """What is asked: the text of the last user turn."""
         return next(message.content for message in reversed(self.messages) if message.role == "user")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the sample can be sliced by: its document, its kind, and the other plain values of its row."""
+        plain = {key: value for key, value in self.meta.items() if isinstance(value, str | int | float)}
+        given = {**plain, "document": self.document, "kind": self.kind}
+        return {key: str(value) for key, value in given.items() if value is not None}

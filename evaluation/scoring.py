@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from data_catalog.evaluation_records import SampleScore
-from data_catalog.records import Completion
+from data_catalog.records import Completion, Outcome
 from evaluation import scorers
+from evaluation.scorers import SampleScoreParts
 from evaluation.statistics import Interval, mean, wilson
-from evaluation.suites import Suite, requests
+from evaluation.suites import Suite, requests_by_sample
 
 
 class SuiteScore(NamedTuple):
@@ -30,7 +31,9 @@ class SuiteScore(NamedTuple):
 def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, Completion]) -> tuple[SampleScore, ...]:
     """Score what the model of this fingerprint answered, in the suite's order.
 
-    A request without a completion gives an UNSCORED sample. A truncated completion is scored on the text there is.
+    A sample that is asked in several templates has the mean of their scores, and shows the answer to the first. A
+    request without a completion gives an UNSCORED sample, whatever its other templates gave: a mean over fewer wordings
+    would compare unlike with unlike. A truncated completion is scored on the text there is.
 
     Args:
         suite: what was asked.
@@ -38,21 +41,38 @@ def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, 
         completions: by request key; others than the suite's are ignored.
     """
     scores = []
-    for sample, request in zip(suite.samples, requests(suite, model_fingerprint), strict=True):
-        completion = completions.get(request.key)
-        text = completion.text if completion is not None else None
-        outcome, value = scorers.score(sample, text, suite.spec)
+    for sample, group in zip(suite.samples, requests_by_sample(suite, model_fingerprint), strict=True):
+        first = completions.get(group[0].key)
+        parts = [scorers.score(sample, completions.get(request.key), suite.spec.scorer) for request in group]
+        outcome, value = _average(parts)
         scores.append(
             SampleScore(
                 sample_id=sample.id,
                 question=sample.question,
                 answers=sample.answers,
-                completion=text if text is not None else "",
+                completion=first.text if first is not None else "",
                 outcome=outcome,
                 score=value,
             )
         )
     return tuple(scores)
+
+
+def _average(parts: Sequence[SampleScoreParts]) -> SampleScoreParts:
+    values = [part.score for part in parts if part.score is not None]
+    if len(values) < len(parts):
+        return SampleScoreParts(Outcome.UNSCORED, None)
+    value = mean(values)
+    return SampleScoreParts(Outcome.PASSED if value >= 1 else Outcome.FAILED, value)
+
+
+def score_templates(suite: Suite, model_fingerprint: str, completions: Mapping[str, Completion]) -> list[SuiteScore]:
+    """Return what the model scores in each of the suite's prompt templates alone: how much the wording matters."""
+    alone = [
+        suite.model_copy(update={"spec": suite.spec.model_copy(update={"templates": (template,)})})
+        for template in suite.templates
+    ]
+    return [summarise(score_suite(part, model_fingerprint, completions)) for part in alone]
 
 
 def summarise(scores: Sequence[SampleScore]) -> SuiteScore:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
+from evaluation.scorers import ExactMatch, ScorerSpec
+
+QUESTION = "{question}"
+"""Where a prompt template has the question."""
 
 
 class SuiteSpec(Spec):
@@ -21,16 +25,34 @@ class SuiteSpec(Spec):
     """The JSONL file."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
-    scorer: Literal["exact_match", "contains", "abstention"] = "exact_match"
-    """How an answer is scored: equal to an expected one, holding one, or declining to answer."""
+    scorer: ScorerSpec = ExactMatch()
+    """How an answer is scored; `scorer: contains` is short for `scorer: {name: contains}`."""
     system: str | None = None
     """System message put before each question."""
+    templates: tuple[str, ...] = ()
+    """Wordings of the prompt, each with `{question}` in it. Every sample is asked in each and its scores are averaged;
+    reports show the answer to the first. Empty asks the question as it is."""
+    shots: int = Field(default=0, ge=0, le=64)
+    """Examples put before each question as earlier turns (few-shot)."""
+    shots_from: Path | None = None
+    """JSONL that the examples are drawn from, in the form of a suite; questions of the suite itself are left out."""
+    shots_seed: int = 0
+    """Which examples are drawn; all samples get the same ones."""
     max_tokens: int = Field(default=64, ge=1)
     """Longest answer in tokens."""
-    abstention_phrases: tuple[str, ...] = ()
-    """Scorer `abstention`: what counts as abstaining, beside the built-in English and Chinese phrases."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many rows; null takes all."""
+
+    @model_validator(mode="after")
+    def _prompt_is_whole(self) -> Self:
+        for template in self.templates:
+            if QUESTION not in template:
+                raise ValueError(f"a template needs `{QUESTION}`, got {template!r:.80}")
+        if len(set(self.templates)) != len(self.templates):
+            raise ValueError("the same template stands twice under `templates`")
+        if (self.shots > 0) != (self.shots_from is not None):
+            raise ValueError("`shots` and `shots_from` go together")
+        return self
 
 
 class Against(StrEnum):
@@ -45,12 +67,30 @@ class Against(StrEnum):
 class Requirement(StrEnum):
     """BETTER: the lower confidence bound of the paired difference is above `margin`.
 
-    NOT_WORSE: it is above `-margin`. AT_LEAST: the score's lower confidence bound (Wilson) is at least `limit`.
+    NOT_WORSE: it is above `-margin`. AT_LEAST: the score's lower confidence bound (Wilson) is at least `limit`. BRIEF:
+    the share of answers of at most `max_words` words is, by the same bound, at least `limit`.
     """
 
     BETTER = "better"
     NOT_WORSE = "not_worse"
     AT_LEAST = "at_least"
+    BRIEF = "brief"
+
+    @property
+    def of_limit(self) -> bool:
+        """Whether it holds the candidate against a fixed number, with no other model in sight."""
+        return self in (Requirement.AT_LEAST, Requirement.BRIEF)
+
+
+class Correction(StrEnum):
+    """How the rules of one gate are judged together.
+
+    HOLM: all that the gate says, both what is shown to hold and what is shown not to, is right together at the rules'
+    confidence. NONE: each rule is judged as if it were alone.
+    """
+
+    HOLM = "holm"
+    NONE = "none"
 
 
 class GateRule(Spec):
@@ -58,12 +98,16 @@ class GateRule(Spec):
 
     suite: str
     """Name of one of `suites`."""
+    slice: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Only the samples whose row says so, such as `{kind: number}` or `{document: pump.md}`; empty takes all."""
     require: Requirement
     against: Against = Against.BASE
     margin: float = Field(default=0.0, ge=0, le=1)
     """In score units: 0.02 is two points of a hundred."""
     limit: float | None = Field(default=None, ge=0, le=1)
-    """The score that `require: at_least` asks for."""
+    """The score that `require: at_least` asks for, or the share of answers that `brief` wants to be short enough."""
+    max_words: int | None = Field(default=None, ge=1)
+    """`require: brief`: the longest answer allowed, in words; a Chinese character counts as one."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """One-sided."""
     resamples: int = Field(default=10_000, ge=1000)
@@ -71,8 +115,23 @@ class GateRule(Spec):
 
     @model_validator(mode="after")
     def _limit_where_needed(self) -> Self:
-        if self.require is Requirement.AT_LEAST and (self.limit is None or self.against is not Against.LIMIT):
-            raise ValueError("`require: at_least` needs `against: limit` and a `limit` between 0 and 1")
-        if self.require is not Requirement.AT_LEAST and self.against is Against.LIMIT:
-            raise ValueError("`against: limit` goes with `require: at_least`")
+        if self.require.of_limit and (self.limit is None or self.against is not Against.LIMIT):
+            raise ValueError(f"`require: {self.require}` needs `against: limit` and a `limit` between 0 and 1")
+        if not self.require.of_limit and self.against is Against.LIMIT:
+            raise ValueError("`against: limit` goes with `require: at_least` or `brief`")
+        if (self.max_words is not None) != (self.require is Requirement.BRIEF):
+            raise ValueError("`max_words` and `require: brief` go together")
         return self
+
+    @property
+    def threshold(self) -> float:
+        """What the paired difference, or the score, must exceed."""
+        if self.limit is not None and self.require.of_limit:
+            return self.limit
+        return self.margin if self.require is Requirement.BETTER else -self.margin
+
+    @property
+    def subject(self) -> str:
+        """What the rule looks at, in a word or two: the suite, and the slice of it."""
+        chosen = ", ".join(f"{key}={value}" for key, value in self.slice.items())
+        return f"{self.suite} ({chosen})" if chosen else self.suite

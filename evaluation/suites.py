@@ -6,7 +6,8 @@ A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ from pydantic import ValidationError
 from data_catalog.errors import DataError
 from data_catalog.identity import digest, make_id
 from data_catalog.records import Message, Record, Request, Sampling
-from data_catalog.text import normalise_answer
+from data_catalog.text import fold
 from evaluation.samples import Sample
-from evaluation.scorers import NEEDS_ANSWERS
-from evaluation.specs import SuiteSpec
+from evaluation.scorers import ExactMatch, Scorer
+from evaluation.specs import QUESTION, SuiteSpec
 
 PURPOSE = "evaluate"
 FIELDS = frozenset({"id", "question", "messages", "answers", "document", "kind"})
@@ -32,7 +33,14 @@ class Suite(Record):
     name: str
     spec: SuiteSpec
     samples: tuple[Sample, ...]
+    shots: tuple[Sample, ...] = ()
+    """Answered examples that stand before each question."""
     digest: str
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The wordings in which each sample is asked."""
+        return self.spec.templates or (QUESTION,)
 
 
 class _Line(NamedTuple):
@@ -53,19 +61,32 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
     and pairs would no longer be independent.
 
     Raises:
-        DataError: the file can't be read, is empty, or holds bad rows (all of them named, with file and line).
+        DataError: the file can't be read, is empty, or holds bad rows (all of them named, with file and line), or there
+            are too few examples to draw the shots from.
+        MissingDependency: the scorer needs a package that is not installed.
+        ConfigError: a parameter of the scorer is wrong.
     """
+    spec.scorer.prepare()
+    samples = _read_samples(name, spec.path, spec.scorer, limit=spec.limit)
+    shots = _draw_shots(name, spec, samples)
+    return Suite(name=name, spec=spec, samples=samples, shots=shots, digest=_suite_digest(spec, samples, shots))
+
+
+def _read_samples(
+    name: str, path: Path, scorer: Scorer, *, field: str = "path", limit: int | None = None
+) -> tuple[Sample, ...]:
+    """Read the samples that a scorer can score, or say everything that is wrong with the file."""
     samples: list[Sample] = []
     errors: list[str] = []
     lines_of: dict[str, int] = {}
-    for number, text in _lines(name, spec.path):
-        if spec.limit is not None and len(samples) >= spec.limit:
+    for number, text in _lines(name, path, field):
+        if limit is not None and len(samples) >= limit:
             break
         try:
-            sample = _sample(_row(text), spec)
+            sample = _sample(_row(text), scorer)
             _refuse_duplicates(sample, number, lines_of)
         except _BadRow as error:
-            errors.append(f"{spec.path}:{number}: {error}")
+            errors.append(f"{path}:{number}: {error}")
         else:
             samples.append(sample)
     if errors:
@@ -78,23 +99,52 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
         )
     if not samples:
         raise DataError(
-            f"suite `{name}` has no samples: {spec.path} holds no rows",
+            f"suite `{name}` has no samples: {path} holds no rows",
             valid=ROW_FORM,
             next_step=f"add questions to the file, or take `{name}` out of `suites`",
         )
-    return Suite(name=name, spec=spec, samples=tuple(samples), digest=_suite_digest(spec, samples))
+    return tuple(samples)
+
+
+def _draw_shots(name: str, spec: SuiteSpec, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Draw the few-shot examples, none of which asks what the suite asks."""
+    if spec.shots_from is None:
+        return ()
+    asked = {fold(sample.question) for sample in samples}
+    # Exact match asks for answers, which is all that an example needs.
+    pool = [
+        sample
+        for sample in _read_samples(name, spec.shots_from, ExactMatch(), field="shots_from")
+        if fold(sample.question) not in asked
+    ]
+    if len(pool) < spec.shots:
+        raise DataError(
+            f"suite `{name}` wants {spec.shots} shots, but {spec.shots_from} holds {len(pool)} examples that the suite "
+            "does not ask",
+            valid=f"`shots` up to {len(pool)}",
+            next_step="add examples to that file, or ask for fewer",
+        )
+    return tuple(random.Random(spec.shots_seed).sample(sorted(pool, key=lambda sample: sample.id), spec.shots))
 
 
 def requests(suite: Suite, model_fingerprint: str) -> list[Request]:
-    """Return one greedy request per sample, in the suite's order, for the model of this fingerprint."""
+    """Return the greedy requests of `requests_by_sample`, one after the other."""
+    return [request for group in requests_by_sample(suite, model_fingerprint) for request in group]
+
+
+def requests_by_sample(suite: Suite, model_fingerprint: str) -> list[tuple[Request, ...]]:
+    """Return for each sample, in the suite's order, one greedy request per prompt template, for this model."""
     sampling = Sampling(temperature=0.0, max_tokens=suite.spec.max_tokens)
     return [
-        Request(
-            model=model_fingerprint,
-            messages=_prompt(sample, suite.spec),
-            sampling=sampling,
-            purpose=PURPOSE,
-            origin={"suite": suite.name, "sample_id": sample.id},
+        tuple(
+            Request(
+                model=model_fingerprint,
+                messages=_prompt(sample, suite, template),
+                sampling=sampling,
+                purpose=PURPOSE,
+                origin={"suite": suite.name, "sample_id": sample.id},
+            )
+            for template in suite.templates
         )
         for sample in suite.samples
     ]
@@ -105,20 +155,37 @@ def questions(suite: Suite) -> list[str]:
     return [sample.question for sample in suite.samples]
 
 
-def _prompt(sample: Sample, spec: SuiteSpec) -> tuple[Message, ...]:
-    if spec.system is None:
-        return sample.messages
-    return (Message(role="system", content=spec.system), *sample.messages)
+def _prompt(sample: Sample, suite: Suite, template: str) -> tuple[Message, ...]:
+    """Return system message, examples, then the sample's turns, the last of each in the template's wording."""
+    messages = [] if suite.spec.system is None else [Message(role="system", content=suite.spec.system)]
+    for shot in suite.shots:
+        messages += [*_worded(shot, template), Message(role="assistant", content=shot.answers[0])]
+    return (*messages, *_worded(sample, template))
 
 
-def _suite_digest(spec: SuiteSpec, samples: list[Sample]) -> str:
-    # Where the file lies is not what it says: a moved suite keeps its digest.
-    rules = spec.model_dump(mode="json", exclude={"path", "limit", "label"})
-    asked = [{"id": sample.id, "messages": sample.messages, "answers": sample.answers} for sample in samples]
-    return digest({"rules": rules, "samples": asked})
+def _worded(sample: Sample, template: str) -> list[Message]:
+    *before, last = sample.messages
+    # Not str.format: a brace in a question is a brace.
+    return [*before, Message(role=last.role, content=template.replace(QUESTION, last.content))]
 
 
-def _lines(name: str, path: Path) -> Iterator[tuple[int, str]]:
+def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sample]) -> str:
+    # Where the files lie is not what they say: a moved suite keeps its digest.
+    rules = spec.model_dump(mode="json", exclude={"path", "limit", "label", "shots_from"})
+    asked = [
+        {
+            "id": sample.id,
+            "messages": sample.messages,
+            "answers": sample.answers,
+            "basis": spec.scorer.basis(sample),
+        }
+        for sample in samples
+    ]
+    examples = [{"messages": shot.messages, "answer": shot.answers[0]} for shot in shots]
+    return digest({"rules": rules, "samples": asked, "shots": examples})
+
+
+def _lines(name: str, path: Path, field: str) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) of the non-empty lines."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -132,7 +199,7 @@ def _lines(name: str, path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(
             f"suite `{name}`: {path} can't be read: {error.strerror or error}",
             valid="a readable JSONL file",
-            next_step=f"correct `suites.{name}.path` in the configuration",
+            next_step=f"correct `suites.{name}.{field}` in the configuration",
         ) from error
     # Not splitlines(): it also cuts at U+2028 and the like, which JSON strings may hold.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -152,14 +219,14 @@ def _row(text: str) -> Mapping[str, Any]:
     return row
 
 
-def _sample(row: Mapping[str, Any], spec: SuiteSpec) -> Sample:
+def _sample(row: Mapping[str, Any], scorer: Scorer) -> Sample:
     messages = _messages(row)
-    answers = _answers(row, spec)
+    answers = _answers(row)
     meta = {key: value for key, value in row.items() if key not in FIELDS}
     try:
         given_id = _optional_text(row, "id")
         identity = {"messages": messages, "answers": answers}
-        return Sample(
+        sample = Sample(
             id=given_id if given_id is not None else make_id("sample", identity),
             messages=messages,
             answers=answers,
@@ -169,6 +236,9 @@ def _sample(row: Mapping[str, Any], spec: SuiteSpec) -> Sample:
         )
     except ValidationError as error:
         raise _BadRow(str(error)) from error
+    if refusal := scorer.refusal(sample):
+        raise _BadRow(f"{refusal}; the row has {_names(row)}")
+    return sample
 
 
 def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -192,17 +262,10 @@ def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return messages
 
 
-def _answers(row: Mapping[str, Any], spec: SuiteSpec) -> tuple[str, ...]:
+def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
     answers = row.get("answers", [])
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise _BadRow(f"`answers` must be a list of texts, got {answers!r:.80}")
-    if spec.scorer in NEEDS_ANSWERS:
-        if not answers:
-            raise _BadRow(f"scorer `{spec.scorer}` needs `answers`, got the fields {_names(row)}")
-        # An answer without a word would match any other answer without a word.
-        empty = [answer for answer in answers if not normalise_answer(answer)]
-        if empty:
-            raise _BadRow(f"an answer needs at least one word, got {empty[0]!r:.80}")
     return tuple(answers)
 
 

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
-from evaluation.specs import GateRule, SuiteSpec
+from evaluation.specs import Correction, GateRule, SuiteSpec
 from generators.specs import CurateSpec, DocumentsSpec, GenerateSpec, TeacherSpec
 from training.specs import TrainSpec
 
@@ -63,6 +63,7 @@ class StageConfig(Spec):
     """What is trained and how; the sections are named for their `stage`."""
     data: StageDataSpec = StageDataSpec()
     gate: tuple[GateRule, ...] = ()
+    gate_correction: Correction = Correction.HOLM
 
 
 class ScheduleSpec(Spec):

@@ -245,7 +245,13 @@ def _absolute(config: Config, base: Path) -> Config:
             "student": config.student.model_copy(update={"model": path(config.student.model)}),
             "replay": path(config.replay) if config.replay else None,
             "suites": {
-                name: suite.model_copy(update={"path": path(suite.path)}) for name, suite in config.suites.items()
+                name: suite.model_copy(
+                    update={
+                        "path": path(suite.path),
+                        "shots_from": path(suite.shots_from) if suite.shots_from is not None else None,
+                    }
+                )
+                for name, suite in config.suites.items()
             },
         }
     )
@@ -263,6 +269,8 @@ def _check(config: Config, tree: _Tree) -> None:
     for name, suite in config.suites.items():
         if not suite.path.is_file():
             tree.problem(("suites", name, "path"), f"no file at {suite.path}")
+        if suite.shots_from is not None and not suite.shots_from.is_file():
+            tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()

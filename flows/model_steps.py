@@ -14,8 +14,8 @@ from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
 from data_catalog.registry import Registry, candidate_id
 from evaluation import suites as evaluation_suites
-from evaluation.gates import GateDecision, decide
-from evaluation.scoring import score_suite, summarise
+from evaluation.gates import GateDecision, Labels, decide
+from evaluation.scoring import score_suite, score_templates, summarise
 from evaluation.specs import Against
 from evaluation.suites import Suite
 from flows import workers
@@ -152,9 +152,20 @@ def evaluate(ctx: RunContext, suites: Sequence[Suite], model: StudentModel) -> d
     for suite in suites:
         scores[suite.name] = score_suite(suite, model.fingerprint, answers)
         ctx.catalogue.put_scores(model.fingerprint, suite.name, scores[suite.name])
-    line = ", ".join(f"{name} {percent(found)}" for name, found in scores.items())
+    spreads = {suite.name: _spread(suite, model.fingerprint, answers) for suite in suites}
+    line = ", ".join(f"{name} {percent(found)}{spreads[name]}" for name, found in scores.items())
     ctx.reporter.step_done(step, line, cached=known == len(requests))
     return scores
+
+
+def _spread(suite: Suite, fingerprint: str, answers: Mapping[str, Completion]) -> str:
+    """Return ` (12.0 to 15.1 % in 3 templates)` where a suite is asked in several wordings."""
+    if len(suite.templates) < 2:
+        return ""
+    found = [total.score for total in score_templates(suite, fingerprint, answers) if total.score is not None]
+    if not found:
+        return ""
+    return f" ({100 * min(found):.1f} to {100 * max(found):.1f} % in {len(suite.templates)} templates)"
 
 
 def percent(scores: Sequence[SampleScore]) -> str:
@@ -169,11 +180,18 @@ def gate(
     candidate: tuple[StudentModel, SuiteScores],
     baselines: Mapping[Against, tuple[str, SuiteScores]],
     run: StepRun,
+    labels: Labels,
 ) -> tuple[GateRecord, GateDecision]:
-    """Decide a stage's gate on paired statistics and store the decision."""
+    """Decide a stage's gate on paired statistics and store the decision; a rule's slice chooses by `labels`."""
     model, scores = candidate
     ctx.reporter.step_started(f"gate:{stage.name}")
-    decision = decide(stage.gate, scores, {against: found for against, (_, found) in baselines.items()})
+    decision = decide(
+        stage.gate,
+        scores,
+        {against: found for against, (_, found) in baselines.items()},
+        labels=labels,
+        correction=stage.gate_correction,
+    )
     comparisons = [comparison.model_dump(mode="json") for comparison in decision.comparisons]
     record = GateRecord.of(
         candidate=candidate_id(model.path),

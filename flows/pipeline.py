@@ -19,7 +19,7 @@ from data_catalog.errors import DataError, GateError
 from data_catalog.identity import digest
 from data_catalog.records import DatasetVersion, Split, Stage
 from data_catalog.registry import Registry
-from evaluation.gates import GateOutcome
+from evaluation.gates import GateOutcome, check_slices, labels_of
 from evaluation.specs import Against, SuiteSpec
 from evaluation.suites import load_suite, questions
 from flows import data_steps, model_steps
@@ -133,6 +133,9 @@ def config_digest(config: Config) -> str:
 def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) -> None:
     state.ingested = data_steps.ingest(ctx)
     state.suites = [load_suite(name, spec) for name, spec in ctx.config.suites.items()]
+    labels = labels_of({suite.name: suite.samples for suite in state.suites})
+    for stage in ctx.config.stages:
+        check_slices(stage.gate, labels)
     requests = data_steps.generation_requests(ctx, state.ingested)
     if len(ctx.catalogue.answered([request.key for _, request in requests])) < len({r.key for _, r in requests}):
         ctx.teacher.prepare()
@@ -180,7 +183,8 @@ def _train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
         record, decision = None, None
         if stage.gate:
             rivals = {**baselines, Against.PREVIOUS: (model.fingerprint, scores)}
-            record, decision = model_steps.gate(ctx, stage, (trained, trained_scores), rivals, run_)
+            labels = labels_of({suite.name: suite.samples for suite in state.suites})
+            record, decision = model_steps.gate(ctx, stage, (trained, trained_scores), rivals, run_, labels)
         result = TrainResult.model_validate(run_.result["train"])
         done = TrainedStage(stage, trained, dataset, run_, result, trained_scores, record, decision)
         state.stages.append(done)

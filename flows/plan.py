@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from evaluation.gates import check_slices, labels_of
 from evaluation.suites import load_suite
 from flows.config import Config
 from flows.data_steps import ingest_notes
@@ -33,9 +34,12 @@ def describe(config: Config) -> str:
         *(f"generate   {recipe.recipe}, {recipe.samples} per prompt" for recipe in config.generate.recipes),
         f"student    {config.student.model}",
     ]
-    for name, suite in config.suites.items():
-        lines.append(f"suite      {name}: {len(load_suite(name, suite).samples):,} samples, {suite.scorer}")
+    suites = {name: load_suite(name, suite) for name, suite in config.suites.items()}
+    for name, suite in suites.items():
+        lines.append(f"suite      {name}: {len(suite.samples):,} samples, {suite.spec.scorer.name}")
+    labels = labels_of({name: suite.samples for name, suite in suites.items()})
     for stage in config.stages:
-        gate = ", ".join(f"{rule.suite} {rule.require}" for rule in stage.gate) or "no gate"
+        check_slices(stage.gate, labels)
+        gate = ", ".join(f"{rule.subject} {rule.require}" for rule in stage.gate) or "no gate"
         lines.append(f"stage      {stage.name}: {stage.train.stage} by {stage.train.method.name}; gate: {gate}")
     return "\n".join(lines)

@@ -190,6 +190,7 @@ PLAIN_KINDS: Mapping[Any, str] = {
     int: "integer",
     float: "number",
     bool: "true or false",
+    Any: "any value",
     Path: "path",
     type(None): "null",
 }

@@ -22,6 +22,7 @@ from flows.data_steps import Curated, Generated, Ingested, RecipeCounts
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
 from flows.progress import RecordingReporter
 from flows.report import ItemSample, ModelScores, NextCommand, ReportData, StageReport
+from flows.report.views import slice_text
 
 SAMPLES = 12
 """Accepted items that the report shows."""
@@ -154,6 +155,7 @@ def gate_table(data: ReportData) -> Iterator[dict[str, object]]:
             yield {
                 "stage": stage.name,
                 "suite": comparison.suite,
+                "slice": slice_text(comparison),
                 "require": comparison.require.value,
                 "against": comparison.against.value,
                 "candidate": comparison.candidate_score,

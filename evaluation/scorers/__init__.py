@@ -1,33 +1,62 @@
-"""Scorers: a sample and what a model answered in, an outcome and a score out. One file each; this table lists them."""
+"""Scorers: a sample and what a model answered in, an outcome and a score out. One file each; this union lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Annotated, Any
 
-from data_catalog.records import Outcome
+from pydantic import BeforeValidator, Field
+
+from data_catalog.records import Completion, Outcome
 from evaluation.samples import Sample
-from evaluation.scorers import abstention, contains, exact_match
-from evaluation.scorers.parts import SampleScoreParts
-from evaluation.specs import SuiteSpec
+from evaluation.scorers.abstention import Abstention
+from evaluation.scorers.bleu import Bleu
+from evaluation.scorers.chrf import Chrf
+from evaluation.scorers.contains import Contains
+from evaluation.scorers.exact_match import ExactMatch
+from evaluation.scorers.groundedness import Groundedness
+from evaluation.scorers.json_schema import JsonSchema
+from evaluation.scorers.length import Length
+from evaluation.scorers.numeric import Numeric
+from evaluation.scorers.parts import Answer, SampleScoreParts, Scorer
+from evaluation.scorers.regex import Regex
+from evaluation.scorers.rouge_l import RougeL
+from evaluation.scorers.stop import Stop
+from evaluation.scorers.token_f1 import TokenF1
 
-Scorer = Callable[[Sample, str, SuiteSpec], float]
-"""From a sample, a completion's text and the suite's spec to a score in [0, 1]."""
-
-SCORERS: dict[str, Scorer] = {
-    "exact_match": exact_match.score,
-    "contains": contains.score,
-    "abstention": abstention.score,
-}
-
-NEEDS_ANSWERS = frozenset({"exact_match", "contains"})
-"""Scorers that compare with the sample's `answers`."""
-
-__all__ = ["NEEDS_ANSWERS", "SCORERS", "SampleScoreParts", "Scorer", "score"]
+__all__ = ["Answer", "ExactMatch", "SampleScoreParts", "Scorer", "ScorerSpec", "score"]
 
 
-def score(sample: Sample, text: str | None, spec: SuiteSpec) -> SampleScoreParts:
+def _scorer_by_name(value: Any) -> Any:
+    """Let `scorer: contains` stand for `scorer: {name: contains}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+ScorerSpec = Annotated[
+    Annotated[
+        ExactMatch
+        | Contains
+        | TokenF1
+        | Regex
+        | Numeric
+        | RougeL
+        | Bleu
+        | Chrf
+        | Groundedness
+        | Abstention
+        | JsonSchema
+        | Length
+        | Stop,
+        Field(discriminator="name"),
+    ],
+    BeforeValidator(_scorer_by_name),
+]
+
+
+def score(sample: Sample, completion: Completion | None, scorer: Scorer) -> SampleScoreParts:
     """Score one completion; None, the completion that never came, is UNSCORED and neither right nor wrong."""
-    if text is None:
+    if completion is None:
         return SampleScoreParts(Outcome.UNSCORED, None)
-    value = SCORERS[spec.scorer](sample, text, spec)
+    value = scorer.score(sample, Answer(completion.text, completion.finish_reason))
+    if value is None:
+        return SampleScoreParts(Outcome.UNSCORED, None)
     return SampleScoreParts(Outcome.PASSED if value >= 1 else Outcome.FAILED, value)

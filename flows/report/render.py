@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from data_catalog.files import write_durably
 from evaluation.gates import Comparison
-from evaluation.specs import Requirement
 from flows.report import charts, views, words
 from flows.report.data import ReportData
 
@@ -68,7 +67,7 @@ def _finalize(value: Any) -> Any:
 
 def gate_chart(comparison: Comparison) -> Markup:
     """Draw a comparison's interval against its threshold."""
-    limited = comparison.require is Requirement.AT_LEAST
+    limited = comparison.require.of_limit
     value = comparison.candidate_score if limited else comparison.difference
     interval = None if comparison.interval is None else charts.Interval(*comparison.interval)
     return charts.whisker_chart(

@@ -230,6 +230,8 @@ def rule_text(comparison: Comparison) -> str:
     margin = _points_of(comparison.margin)
     if comparison.require is Requirement.AT_LEAST:
         return f"at least {percent(comparison.limit)}"
+    if comparison.require is Requirement.BRIEF:
+        return f"at most {comparison.max_words} words in at least {percent(comparison.limit)} of the answers"
     if comparison.require is Requirement.NOT_WORSE:
         return f"at most {margin} worse than {comparison.against}"
     return f"better than {comparison.against}" + (f" by more than {margin}" if comparison.margin else "")
@@ -240,9 +242,14 @@ def _points_of(margin: float) -> str:
     return f"{written} point{'' if written == '1' else 's'}"
 
 
+def slice_text(comparison: Comparison) -> str:
+    """Return which samples of the suite a rule looks at, such as `kind=number`; empty for all of them."""
+    return ", ".join(f"{key}={value}" for key, value in comparison.slice.items())
+
+
 def threshold(comparison: Comparison) -> float:
     """Return where PASS begins on the axis of the comparison's interval."""
-    if comparison.require is Requirement.AT_LEAST:
+    if comparison.require.of_limit:
         return comparison.limit or 0.0
     return comparison.margin if comparison.require is Requirement.BETTER else -comparison.margin
 

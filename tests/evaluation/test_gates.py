@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from data_catalog.errors import DataError
 from data_catalog.evaluation_records import SampleScore
-from data_catalog.records import Outcome
-from evaluation.gates import Comparison, GateDecision, GateOutcome, decide
-from evaluation.specs import Against, GateRule
+from data_catalog.records import Message, Outcome
+from evaluation.gates import Comparison, GateDecision, GateOutcome, Labels, check_slices, decide, labels_of
+from evaluation.samples import Sample
+from evaluation.specs import Against, Correction, GateRule
 
 PASS, FAIL, INCONCLUSIVE = GateOutcome.PASS, GateOutcome.FAIL, GateOutcome.INCONCLUSIVE
 
@@ -208,6 +209,138 @@ class TestGate:
     def test_a_model_is_never_better_or_worse_than_itself(self, values: list[float | None]) -> None:
         assert compare(rule("better"), values, values).outcome is INCONCLUSIVE
         assert compare(rule("not_worse", margin=0.01), values, values).outcome is not FAIL
+
+
+class TestSeveralRules:
+    """Holm's correction: what a gate says of all its suites and slices is right together."""
+
+    def gate(self, wins: int, rules: int, correction: Correction = Correction.HOLM) -> GateDecision:
+        """One suite that won `wins` pairs and lost none, beside suites that never differ."""
+        suites = {f"suite{index}": flips(wins if index == 0 else 0, 0, 60) for index in range(rules)}
+        return decide(
+            [rule("better", suite=name) for name in suites],
+            {name: scores(new) for name, (new, _) in suites.items()},
+            {Against.BASE: {name: scores(old) for name, (_, old) in suites.items()}},
+            correction=correction,
+        )
+
+    def test_a_win_that_luck_explains_among_ten_rules_is_not_shown(self) -> None:
+        alone, among, uncorrected = self.gate(5, 1), self.gate(5, 10), self.gate(5, 10, Correction.NONE)
+        assert alone.comparisons[0].outcome is PASS
+        assert uncorrected.comparisons[0].outcome is PASS
+        assert among.comparisons[0].outcome is INCONCLUSIVE
+        assert "alone it would pass, but not beside the gate's other rules (Holm)" in among.comparisons[0].reason
+        assert among.comparisons[0].adjusted_p == pytest.approx(10 / 32, rel=0.1)
+        assert self.gate(9, 10).comparisons[0].outcome is PASS
+
+    def test_the_needed_number_is_that_for_the_corrected_level(self) -> None:
+        alone, among = self.gate(4, 1).comparisons[0], self.gate(4, 10).comparisons[0]
+        assert alone.needed_n is not None
+        assert among.needed_n is not None
+        assert among.needed_n > alone.needed_n
+
+    def test_a_loss_that_luck_explains_does_not_fail_the_gate(self) -> None:
+        suites = {f"suite{index}": flips(0, 7 if index == 0 else 0, 100) for index in range(10)}
+        outcomes = {
+            correction: decide(
+                [rule("not_worse", suite=name, margin=0.01) for name in suites],
+                {name: scores(new) for name, (new, _) in suites.items()},
+                {Against.BASE: {name: scores(old) for name, (_, old) in suites.items()}},
+                correction=correction,
+            )
+            .comparisons[0]
+            .outcome
+            for correction in Correction
+        }
+        assert outcomes == {Correction.HOLM: INCONCLUSIVE, Correction.NONE: FAIL}
+
+    def test_what_is_not_in_production_takes_no_part_in_the_correction(self) -> None:
+        new, old = flips(5, 0, 60)
+        rules = [rule("better"), *[rule("better", against="production")] * 9]
+        assert decide(rules, {"gold": scores(new)}, {Against.BASE: {"gold": scores(old)}}).outcome is PASS
+
+
+class TestSlices:
+    """A rule on part of a suite."""
+
+    LABELS: ClassVar[Labels] = {
+        "gold": {
+            f"s{index}": {"kind": "number" if index < 40 else "name", "level": str(index % 2)} for index in range(100)
+        }
+    }
+
+    def outcome(self, **chosen: Any) -> Comparison:
+        """Only the first 40 samples, which are the numbers, got better."""
+        new, old = flips(40, 0, 60)
+        baselines = {Against.BASE: {"gold": scores(old)}}
+        found = decide([rule("better", slice=chosen)], {"gold": scores(new)}, baselines, labels=self.LABELS)
+        return found.comparisons[0]
+
+    def test_a_slice_sees_its_samples_only(self) -> None:
+        numbers, names = self.outcome(kind="number"), self.outcome(kind="name")
+        assert (numbers.n, numbers.outcome, numbers.slice) == (40, PASS, {"kind": "number"})
+        assert (names.n, names.outcome, names.gained) == (60, INCONCLUSIVE, ())
+        assert numbers.reason.startswith("gold (kind=number): ")
+        assert self.outcome(kind="number", level=1).n == 20
+
+    @pytest.mark.parametrize(
+        ("chosen", "valid"),
+        [({"kind": "place"}, "`kind` is `name` (60), `number` (40)"), ({"knd": "name"}, "`kind`, `level`")],
+    )
+    def test_an_empty_slice_is_refused_with_the_values_there_are(self, chosen: dict[str, Any], valid: str) -> None:
+        with pytest.raises(DataError, match="no sample of suite `gold` has") as caught:
+            self.outcome(**chosen)
+        assert valid in caught.value.valid
+        with pytest.raises(DataError, match="no sample"):
+            check_slices([rule("better", slice=chosen)], self.LABELS)
+
+    def test_labels_are_the_plain_fields_of_a_row(self) -> None:
+        sample = Sample(
+            id="s",
+            messages=(Message(role="user", content="?"),),
+            document="pump.md",
+            kind="number",
+            meta={"level": 3, "tags": ["a"], "checked": True},
+        )
+        assert labels_of({"gold": [sample]}) == {
+            "gold": {"s": {"level": "3", "checked": "True", "document": "pump.md", "kind": "number"}}
+        }
+
+
+class TestBrief:
+    """A limit on the length of answers."""
+
+    @pytest.mark.parametrize(("long", "n", "outcome"), [(0, 100, PASS), (6, 100, INCONCLUSIVE), (40, 100, FAIL)])
+    def test_outcomes(self, long: int, n: int, outcome: GateOutcome) -> None:
+        answers = ["one two three four"] * long + ["one 二三"] * (n - long)
+        found = [
+            entry.model_copy(update={"completion": text})
+            for entry, text in zip(scores([1.0] * n), answers, strict=True)
+        ]
+        brief = rule("brief", against="limit", limit=0.9, max_words=3)
+        comparison = decide([brief], {"gold": found}, {}).comparisons[0]
+        assert comparison.outcome is outcome
+        assert comparison.candidate_score == pytest.approx(1 - long / n)
+        assert "of answers with at most 3 words" in comparison.reason
+        longer = rule("brief", against="limit", limit=0.9, max_words=4)
+        assert decide([longer], {"gold": found}, {}).outcome is PASS
+
+    def test_a_missing_answer_is_unscored_not_short(self) -> None:
+        brief = rule("brief", against="limit", limit=0.1, max_words=3)
+        comparison = decide([brief], {"gold": scores([None] * 50 + [1.0] * 50)}, {}).comparisons[0]
+        assert (comparison.n, comparison.unscored, comparison.outcome) == (50, 50, INCONCLUSIVE)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"require": "brief", "against": "limit", "limit": 0.9},
+            {"require": "brief", "max_words": 3},
+            {"require": "better", "max_words": 3},
+        ],
+    )
+    def test_half_a_rule_is_refused(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"go together|needs `against: limit`"):
+            GateRule.model_validate({"suite": "gold", **fields})
 
 
 class TestRefused:

@@ -1,102 +1,87 @@
-"""Scorers: right, wrong, missing and truncated answers, in English and Chinese."""
+"""What holds for every scorer, and how a suite's completions become scores."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from data_catalog.records import Completion, Message, Outcome
-from evaluation.samples import Sample
-from evaluation.scorers import NEEDS_ANSWERS, SCORERS, score
-from evaluation.scoring import score_suite, summarise
+import evaluation.scorers
+from data_catalog.records import Completion, Outcome
+from evaluation.scorers import ExactMatch, Scorer, ScorerSpec, score
+from evaluation.scorers.parts import ReferenceScorer
+from evaluation.scorers.stop import Stop
+from evaluation.scorers.token_f1 import TokenF1
+from evaluation.scoring import score_suite, score_templates, summarise
 from evaluation.specs import SuiteSpec
-from evaluation.suites import load_suite, requests
+from evaluation.suites import Suite, load_suite, requests_by_sample
+from tests.evaluation.scored import sample
+
+SCORERS: tuple[type[Scorer], ...] = get_args(get_args(ScorerSpec)[0])
 
 
-def sample(*answers: str) -> Sample:
-    return Sample(id="s", messages=(Message(role="user", content="?"),), answers=answers)
+def named(scorer: type[Scorer]) -> str:
+    return str(scorer.model_fields["name"].default)
 
 
-def spec(scorer: str, phrases: tuple[str, ...] = ()) -> SuiteSpec:
-    return SuiteSpec.model_validate({"path": "x.jsonl", "scorer": scorer, "abstention_phrases": phrases})
+def test_every_scorer_has_a_file_of_its_name_and_is_in_the_union() -> None:
+    helpers = {"__init__", "parts", "overlap", "quantities"}
+    files = {path.stem for path in Path(evaluation.scorers.__file__ or "").parent.glob("*.py")} - helpers
+    assert {scorer.__module__.rpartition(".")[2] for scorer in SCORERS} == files
+    assert {named(scorer) for scorer in SCORERS} == files
 
 
-def test_every_scorer_of_the_configuration_is_in_the_table() -> None:
-    assert set(get_args(SuiteSpec.model_fields["scorer"].annotation)) == set(SCORERS)
-    assert set(SCORERS) >= NEEDS_ANSWERS
+@pytest.mark.parametrize("scorer", SCORERS, ids=named)
+def test_a_name_alone_chooses_a_scorer(scorer: type[Scorer]) -> None:
+    short = SuiteSpec.model_validate({"path": "x.jsonl", "scorer": named(scorer)})
+    spelt_out = SuiteSpec.model_validate({"path": "x.jsonl", "scorer": {"name": named(scorer)}})
+    assert short == spelt_out
+    assert isinstance(short.scorer, scorer)
 
 
-@pytest.mark.parametrize(
-    ("text", "answers", "value"),
-    [
-        ("12 bar", ["12 bar"], 1),
-        (" The  12 Bar. ", ["12 bar"], 1),
-        ("１２ bar", ["12 bar"], 1),
-        ("左侧。", ["左侧"], 1),
-        ("Oslo", ["Bergen", "oslo"], 1),
-        ("1.2 bar", ["12 bar"], 0),
-        ("It is 12 bar", ["12 bar"], 0),
-        ("", ["12 bar"], 0),
-    ],
-)
-def test_exact_match(text: str, answers: list[str], value: float) -> None:
-    assert score(sample(*answers), text, spec("exact_match")).score == value
+@pytest.mark.parametrize("wrong", ["f1", {"name": "numeric", "tolerence": 0.1}, {"tolerance": 0.1}])
+def test_a_misspelt_scorer_or_parameter_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="scorer"):
+        SuiteSpec.model_validate({"path": "x.jsonl", "scorer": wrong})
 
 
-@pytest.mark.parametrize(
-    ("text", "answers", "value"),
-    [
-        ("It takes 12 bar, no more.", ["12 bar"], 1),
-        ("它在泵的左侧。", ["左侧"], 1),
-        ("It takes 120 bar.", ["12"], 0),
-        ("bar 12", ["12 bar"], 0),
-        ("", ["12"], 0),
-    ],
-)
-def test_contains(text: str, answers: list[str], value: float) -> None:
-    assert score(sample(*answers), text, spec("contains")).score == value
+@pytest.mark.parametrize("scorer", SCORERS, ids=named)
+def test_a_missing_completion_is_neither_right_nor_wrong(scorer: type[Scorer]) -> None:
+    assert score(sample("x"), None, scorer.model_validate({})) == (Outcome.UNSCORED, None)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("I do not know.", 1),
-        ("I don\u2019t know", 1),
-        ("The text does not say who built it.", 1),
-        ("This is not stated.", 1),
-        ("不知道。", 1),
-        ("文中未提及。", 1),
-        ("no idea whatsoever", 1),
-        ("Oslo", 0),
-        ("I know.", 0),
-        ("I do not know, but it is Oslo.", 0),
-        ("不知道，但是应该是左侧。", 0),
-        ("", 0),
-    ],
-)
-def test_abstention(text: str, value: float) -> None:
-    assert score(sample(), text, spec("abstention", ("no idea",))).score == value
+@pytest.mark.parametrize("scorer", [kind for kind in SCORERS if issubclass(kind, ReferenceScorer)], ids=named)
+def test_a_scorer_of_references_refuses_samples_without_words(scorer: type[Scorer]) -> None:
+    ready = scorer.model_validate({})
+    assert ready.refusal(sample()) == f"scorer `{ready.name}` needs `answers`"
+    assert "at least one word" in ready.refusal(sample("x", "?!"))
+    assert ready.refusal(sample("x")) == ""
 
 
-@pytest.mark.parametrize("scorer", sorted(SCORERS))
-def test_a_missing_completion_is_neither_right_nor_wrong(scorer: str) -> None:
-    parts = score(sample("x"), None, spec(scorer))
-    assert (parts.outcome, parts.score) == (Outcome.UNSCORED, None)
+def numbers(folder: Path, **fields: Any) -> Suite:
+    """Four questions, answered by 0 to 3."""
+    path = folder / "suite.jsonl"
+    path.write_text("\n".join(json.dumps({"question": f"Number {n}?", "answers": [str(n)]}) for n in range(4)))
+    return load_suite("gold", SuiteSpec.model_validate({"path": path, **fields}))
+
+
+def answered(suite: Suite, *texts: tuple[str | None, ...], finish: str = "stop") -> dict[str, Completion]:
+    """The completions of a model that answered each sample with these texts, one per template; None: never."""
+    groups = requests_by_sample(suite, "model-1")
+    return {
+        request.key: Completion(request_key=request.key, text=text, finish_reason=finish)
+        for group, given in zip(groups, texts, strict=True)
+        for request, text in zip(group, given, strict=True)
+        if text is not None
+    }
 
 
 def test_a_suite_is_scored_in_order_with_missing_and_truncated_completions(tmp_path: Path) -> None:
-    path = tmp_path / "suite.jsonl"
-    path.write_text("\n".join(json.dumps({"question": f"Number {n}?", "answers": [str(n)]}) for n in range(4)))
-    suite = load_suite("gold", SuiteSpec(path=path))
-    right, wrong, missing, cut = (request.key for request in requests(suite, "model-1"))
-    completions = {
-        right: Completion(request_key=right, text="0", finish_reason="stop"),
-        wrong: Completion(request_key=wrong, text="7", finish_reason="stop"),
-        cut: Completion(request_key=cut, text="3", finish_reason="length"),
-    }
+    suite = numbers(tmp_path)
+    completions = answered(suite, ("0",), ("7",), (None,), ("3",), finish="length")
     scores = score_suite(suite, "model-1", completions)
     assert [entry.outcome for entry in scores] == [Outcome.PASSED, Outcome.FAILED, Outcome.UNSCORED, Outcome.PASSED]
     assert [entry.sample_id for entry in scores] == [entry.id for entry in suite.samples]
@@ -104,6 +89,31 @@ def test_a_suite_is_scored_in_order_with_missing_and_truncated_completions(tmp_p
     assert (total.n, total.scored, total.unscored) == (4, 3, 1)
     assert total.score == pytest.approx(2 / 3)
     assert total.interval is not None
-    assert missing not in completions
     nothing = summarise(score_suite(suite, "another model", completions))
     assert (nothing.scored, nothing.score, nothing.interval) == (0, None, None)
+
+
+def test_the_suites_scorer_decides(tmp_path: Path) -> None:
+    texts = [("0 0",), ("1",), ("2",), ("3",)]
+    for scorer, value in ((ExactMatch(), 3 / 4), (TokenF1(), (2 / 3 + 3) / 4), (Stop(), 0.0)):
+        suite = numbers(tmp_path, scorer=scorer.model_dump())
+        total = summarise(score_suite(suite, "model-1", answered(suite, *texts, finish="length")))
+        assert total.score == pytest.approx(value)
+
+
+def test_several_templates_are_averaged_and_their_spread_is_known(tmp_path: Path) -> None:
+    suite = numbers(tmp_path, templates=["{question}", "Say it: {question}"])
+    completions = answered(suite, ("0", "0"), ("1", "no"), ("no", "no"), ("3", None))
+    scores = score_suite(suite, "model-1", completions)
+    assert [entry.score for entry in scores] == [1, 0.5, 0, None]
+    assert [entry.outcome for entry in scores][1:] == [Outcome.FAILED, Outcome.FAILED, Outcome.UNSCORED]
+    assert scores[1].completion == "1"
+    first, second = score_templates(suite, "model-1", completions)
+    assert (first.scored, second.scored) == (4, 3)
+    assert first.score == pytest.approx(3 / 4)
+    assert second.score == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=named)
+def test_a_scorers_section_is_closed_and_frozen(scorer: type[BaseModel]) -> None:
+    assert (scorer.model_config.get("extra"), scorer.model_config.get("frozen")) == ("forbid", True)

@@ -11,13 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation import statistics
 from evaluation.statistics import (
+    binomial_tail,
+    holm,
     mean,
     paired_bootstrap,
+    paired_test,
     pairs_needed,
     samples_needed,
     sign_test,
     wilson,
+    wilson_p_values,
 )
 
 DIFFERENCES = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=200)
@@ -82,6 +87,60 @@ class TestPairedBootstrap:
     def test_refuses_what_is_no_difference_of_scores(self, differences: list[float]) -> None:
         with pytest.raises(ValueError, match="differences"):
             paired_bootstrap(differences)
+
+
+class TestPValues:
+    @given(DIFFERENCES, st.floats(-0.5, 0.5))
+    @settings(max_examples=40, deadline=None)
+    def test_bound_and_p_value_never_disagree(self, differences: list[float], threshold: float) -> None:
+        found = paired_test(differences, threshold, CONFIDENCE, resamples=1000)
+        assert (found.interval.lower > threshold) == (found.p_above <= 1 - CONFIDENCE)
+        assert (found.interval.upper < threshold) == (found.p_below <= 1 - CONFIDENCE)
+
+    @given(st.integers(1, 500), st.floats(0, 1), st.floats(0.01, 0.99))
+    def test_wilson_too(self, n: int, share: float, limit: float) -> None:
+        interval, (p_pass, p_fail) = wilson(share, n), wilson_p_values(share, n, limit)
+        assert p_pass + p_fail == pytest.approx(1)
+        if abs(interval.lower - limit) > 1e-9:
+            assert (interval.lower > limit) == (p_pass < 0.05)
+        if abs(interval.upper - limit) > 1e-9:
+            assert (interval.upper < limit) == (p_fail < 0.05)
+
+    def test_too_few_resamples_for_the_confidence_bound_nothing(self) -> None:
+        assert paired_bootstrap([1.0] * 500, 0.9999, resamples=1000) == (-1, 1)
+
+    def test_the_grid_for_many_graded_differences_leaves_the_bounds_where_they_are(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        values = np.random.default_rng(5).uniform(-0.5, 0.7, 399)
+        exact = paired_test(values, 0.05, resamples=20_000)
+        monkeypatch.setattr(statistics, "GRID", 20)
+        coarse = paired_test(values, 0.05, resamples=20_000)
+        assert coarse != exact
+        assert coarse.interval == pytest.approx(exact.interval, abs=0.003)
+        assert coarse.p_above == pytest.approx(exact.p_above, abs=0.02)
+
+    def test_the_grid_holds_both_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(statistics, "GRID", 2)
+        interval = paired_bootstrap(np.linspace(-1, 1, 9), resamples=20_000)
+        assert interval.lower == pytest.approx(-interval.upper, abs=0.02)
+        assert -1 < interval.lower < 0
+
+
+class TestHolm:
+    def test_values(self) -> None:
+        """Holm's own order: 4 * .005, 3 * .01, then never less than before, 1 * .04 raised to 2 * .03."""
+        found = holm([0.01, 0.04, 0.03, 0.005])
+        assert [entry.p_value for entry in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+        assert [entry.factor for entry in found] == [3, 1, 2, 4]
+        assert holm([0.2])[0].p_value == 0.2
+        assert holm([]) == []
+
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+    def test_between_the_single_and_bonferronis(self, p_values: list[float]) -> None:
+        for single, adjusted in zip(p_values, holm(p_values), strict=True):
+            assert single <= adjusted.p_value <= max(min(1.0, len(p_values) * single), max(p_values))
+        assert min(entry.p_value for entry in holm(p_values)) == min(1.0, len(p_values) * min(p_values))
 
 
 class TestFalsePromotion:
@@ -150,6 +209,12 @@ class TestSignTest:
         result = sign_test(pairs(wins, losses, 7))
         assert (result.wins, result.losses) == (wins, losses)
         assert result.p_value == pytest.approx(p_value, rel=1e-9)
+
+    @pytest.mark.parametrize(("wins", "losses"), [(480, 420), (520, 440), (400, 500), (900, 0), (0, 900), (450, 450)])
+    def test_whole_numbers_and_logarithms_agree(self, wins: int, losses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = binomial_tail(losses, wins + losses)
+        monkeypatch.setattr(statistics, "WHOLE_NUMBERS", 0)
+        assert binomial_tail(losses, wins + losses) == pytest.approx(whole, rel=1e-10)
 
     @given(DIFFERENCES)
     def test_the_two_sides_overlap_in_the_observed_outcome_only(self, differences: list[float]) -> None:

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 
 from data_catalog.errors import DataError
+from evaluation.scorers.abstention import Abstention
+from evaluation.scorers.contains import Contains
+from evaluation.scorers.groundedness import Groundedness
+from evaluation.scorers.regex import Regex
+from evaluation.scorers.token_f1 import TokenF1
 from evaluation.specs import SuiteSpec
-from evaluation.suites import load_suite, questions, requests
+from evaluation.suites import load_suite, questions, requests, requests_by_sample
 
 QUESTION = {"question": "How many bolts hold the Veltrano 40?", "answers": ["12"]}
 OTHER = {"question": "阀门在哪里?", "answers": ["左侧"], "document": "veltrano.md", "kind": "place", "difficulty": 3}
@@ -69,16 +74,24 @@ def test_limit_takes_the_first_samples(tmp_path: Path) -> None:
 
 
 def test_digest_follows_what_can_change_a_score_and_nothing_else(tmp_path: Path) -> None:
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text("\n".join(json.dumps({"question": f"Example {n}?", "answers": [f"x{n}"]}) for n in range(12)))
     path = write(tmp_path, QUESTION, OTHER)
     reference = load_suite("gold", SuiteSpec(path=path)).digest
     moved = tmp_path / "moved.jsonl"
     moved.write_text(path.read_text())
     assert load_suite("gold", SuiteSpec(path=moved)).digest == reference
     changed = [
-        SuiteSpec(path=path, scorer="contains"),
+        SuiteSpec(path=path, scorer=Contains()),
         SuiteSpec(path=path, system="Be brief."),
         SuiteSpec(path=path, max_tokens=5),
-        SuiteSpec(path=path, abstention_phrases=("no idea",)),
+        SuiteSpec(path=path, scorer=TokenF1()),
+        SuiteSpec(path=path, scorer=Regex()),
+        SuiteSpec(path=path, scorer=Regex(whole=True)),
+        SuiteSpec(path=path, templates=("Q: {question}",)),
+        SuiteSpec(path=path, shots=1, shots_from=shots),
+        SuiteSpec(path=path, shots=2, shots_from=shots),
+        SuiteSpec(path=path, shots=1, shots_from=shots, shots_seed=3),
         SuiteSpec(path=path, limit=1),
     ]
     digests = {load_suite("gold", spec).digest for spec in changed}
@@ -99,7 +112,7 @@ def test_digest_follows_what_can_change_a_score_and_nothing_else(tmp_path: Path)
         ({"messages": "hello", "answers": ["12"]}, "`messages` must be a list of turns"),
         ({"messages": [{"role": "robot", "content": "x"}], "answers": ["12"]}, "a turn is {role, content}"),
         ({"messages": [{"role": "assistant", "content": "x"}], "answers": ["12"]}, "must be a user turn"),
-        ({"question": "Who?", "answer": "Bo"}, "needs `answers`, got the fields `question`, `answer`"),
+        ({"question": "Who?", "answer": "Bo"}, "needs `answers`; the row has `question`, `answer`"),
         ({"question": "Who?", "answers": "Bo"}, "`answers` must be a list of texts"),
         ({"question": "Who?", "answers": []}, "needs `answers`"),
         ({"question": "Who?", "answers": ["?!"]}, "at least one word"),
@@ -131,7 +144,7 @@ def test_all_bad_rows_are_told_at_once_and_many_are_counted(tmp_path: Path) -> N
 
 def test_abstention_needs_no_answers(tmp_path: Path) -> None:
     path = write(tmp_path, {"question": "Who painted it?"})
-    assert load_suite("unknown", SuiteSpec(path=path, scorer="abstention")).samples[0].answers == ()
+    assert load_suite("unknown", SuiteSpec(path=path, scorer=Abstention())).samples[0].answers == ()
 
 
 def test_odd_but_valid_files_are_read(tmp_path: Path) -> None:
@@ -155,3 +168,76 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.jsonl") as caught:
         load_suite("gold", SuiteSpec(path=tmp_path / "gone.jsonl"))
     assert "suites.gold.path" in caught.value.next_step
+
+
+def test_the_digest_follows_what_a_scorer_reads_of_a_row(tmp_path: Path) -> None:
+    digests = []
+    for source in ("The pump is red.", "The pump is green."):
+        row = {**QUESTION, "id": "one", "source": source, "page": source}
+        path = write(tmp_path, row)
+        digests.append(load_suite("gold", SuiteSpec(path=path, scorer=Groundedness())).digest)
+        plain = load_suite("gold", SuiteSpec(path=path)).digest
+    assert len(set(digests)) == 2
+    path = write(tmp_path, {**QUESTION, "id": "one"})
+    assert load_suite("gold", SuiteSpec(path=path)).digest == plain
+
+
+class TestTemplates:
+    def test_each_sample_is_asked_in_each_wording(self, tmp_path: Path) -> None:
+        braces = {"question": "What is {x}?", "answers": ["y"]}
+        spec = SuiteSpec(
+            path=write(tmp_path, braces, OTHER), templates=("{question}", "Q: {question}\nA:"), system="Hi."
+        )
+        first, second = requests_by_sample(load_suite("gold", spec), "model-1")
+        assert [request.messages[-1].content for request in first] == ["What is {x}?", "Q: What is {x}?\nA:"]
+        assert [request.messages[-1].content for request in second] == ["阀门在哪里?", "Q: 阀门在哪里?\nA:"]
+        assert first[1].messages[0].content == "Hi."
+
+    @pytest.mark.parametrize("templates", [("no place",), ("{question}", "{question}")])
+    def test_a_template_without_a_place_or_given_twice_is_refused(self, templates: tuple[str, ...]) -> None:
+        with pytest.raises(ValueError, match="template"):
+            SuiteSpec(path=Path("x.jsonl"), templates=templates)
+
+
+class TestShots:
+    def pool(self, folder: Path, count: int = 8) -> Path:
+        path = folder / "shots.jsonl"
+        rows = [QUESTION, *({"question": f"Example {n}?", "answers": [f"x{n}", "other"]} for n in range(count))]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        return path
+
+    def turns(self, folder: Path, **fields: Any) -> list[tuple[str, str]]:
+        spec = SuiteSpec.model_validate(
+            {"path": write(folder, QUESTION, OTHER), "shots_from": self.pool(folder), **fields}
+        )
+        first, second = requests(load_suite("gold", spec), "model-1")
+        assert first.messages[:-1] == second.messages[:-1]
+        return [(message.role, message.content) for message in first.messages]
+
+    def test_examples_stand_before_the_question_in_its_wording(self, tmp_path: Path) -> None:
+        turns = self.turns(tmp_path, shots=2, templates=["Q: {question}"], system="Be brief.")
+        assert [role for role, _ in turns] == ["system", "user", "assistant", "user", "assistant", "user"]
+        assert turns[-1] == ("user", f"Q: {QUESTION['question']}")
+        number = turns[1][1].removeprefix("Q: Example ").removesuffix("?")
+        assert turns[2] == ("assistant", f"x{number}")
+
+    def test_the_seed_chooses_and_the_suites_own_questions_are_never_among_them(self, tmp_path: Path) -> None:
+        drawn = {seed: self.turns(tmp_path, shots=8, shots_seed=seed) for seed in (0, 0, 1)}
+        assert drawn[0] == self.turns(tmp_path, shots=8, shots_seed=0)
+        assert drawn[0] != drawn[1]
+        assert all(sum(text == QUESTION["question"] for _, text in turns) == 1 for turns in drawn.values())
+
+    def test_too_few_examples_are_refused_with_their_number(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="holds 8 examples that the suite does not ask"):
+            self.turns(tmp_path, shots=9)
+
+    @pytest.mark.parametrize("fields", [{"shots": 2}, {"shots_from": "shots.jsonl"}])
+    def test_number_and_file_go_together(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="go together"):
+            SuiteSpec.model_validate({"path": "x.jsonl", **fields})
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        spec = SuiteSpec(path=write(tmp_path, QUESTION), shots=1, shots_from=tmp_path / "gone.jsonl")
+        with pytest.raises(DataError, match=r"gone\.jsonl") as caught:
+            load_suite("gold", spec)
+        assert "suites.gold.shots_from" in caught.value.next_step

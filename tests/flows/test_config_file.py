@@ -120,6 +120,13 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(folder: Path) ->
         ("{model: some/teacher}", "{model: ./teacher}", "teacher.model: no model directory at"),
         ("method: lora}", "method: lora}\n    data: {replay_share: 0.5}", "needs the top-level `replay` file"),
         ("require: better}", "require: at_least}", "`require: at_least` needs `against: limit`"),
+        (
+            "path: gold.jsonl",
+            "path: gold.jsonl, shots: 2, shots_from: none.jsonl",
+            "suites.gold.shots_from: no file at",
+        ),
+        ("path: gold.jsonl", "path: gold.jsonl, scorer: {name: numeric, tolerence: 1}", "did you mean `tolerance`?"),
+        ("path: gold.jsonl", "path: gold.jsonl, scorer: f1", "does not match any of the expected tags"),
     ],
 )
 def test_what_must_exist_is_checked_before_anything_starts(folder: Path, old: str, new: str, said: str) -> None:
