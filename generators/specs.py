@@ -42,7 +42,8 @@ class DocumentsSpec(Spec):
     max_pages: int = Field(default=2000, ge=1)
     """Most pages of a PDF."""
     max_seconds: int = Field(default=60, ge=1)
-    """Processor seconds for a file that is parsed in a process of its own (all but text in UTF-8)."""
+    """Processor seconds for a file that is parsed in a process of its own (all but text in UTF-8), or seconds without
+    progress."""
     max_memory_mib: int = Field(default=1024, ge=64)
     """Memory for such a file, beside what its parser takes itself."""
 

@@ -3,8 +3,9 @@
     python -m generators.documents.worker ORDER      # ORDER is a JSON file (results.Order); answers go to stdout
 
 Every parser is imported before the first fork, so that a fork starts at once. A fork may use so much memory beyond what
-the imports take and so many processor seconds; what neither works nor ends is killed after a multiple of them. Nothing
-but one answer a line is written to standard output; whatever libraries print goes to standard error.
+the imports take and so many processor seconds; what stands still for as long is killed. The clock alone says nothing:
+where other work has the processors, a small file takes minutes. Nothing but one answer a line is written to standard
+output; whatever libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path, PurePath
 from typing import TextIO
 from zipfile import ZipInfo
+
+import psutil
 
 from generators.documents import archive
 from generators.documents.files import bytes_of
 from generators.documents.formats import format_of, is_zip
 from generators.documents.results import Answer, Job, Options, Order, Parsed, PartlyRefused, Refusal, Refused
 
-WAIT_FACTOR = 10
-"""A file may take this many times its processor seconds by the clock: the machine may be busy with other work."""
 _MIB = 1 << 20
+_BUSY = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 _FORK = multiprocessing.get_context("fork")
 _READ, _REFUSED = b"+", b"-"
 
@@ -109,23 +112,36 @@ def in_fork(work: Callable[[], str], options: Options) -> str:
     process.start()
     theirs.close()
     try:
-        message = ours.recv_bytes() if ours.poll(options.max_seconds * WAIT_FACTOR) else None
+        message = ours.recv_bytes() if _has_answered(ours, process, options.max_seconds) else None
     except (EOFError, OSError):  # it ended before, or in the middle of, its answer
         message = b""
     finally:
         ours.close()
     if message != b"":
-        # It is late, or it has answered: how it would end by itself is of no interest.
+        # It stands still, or it has answered: how it would end by itself is of no interest.
         process.kill()
     process.join()
     if message is None:
-        raise Refused(f"not done after {options.max_seconds * WAIT_FACTOR:,} s (documents.max_seconds)")
+        raise Refused(f"its parser stood still for {options.max_seconds:,} s (documents.max_seconds)")
     if not message:
         raise Refused(_how_it_ended(process.exitcode or 0, options))
     text = message[1:].decode()
     if message[:1] == _REFUSED:
         raise Refused(text)
     return text
+
+
+def _has_answered(answer: Connection, process: ForkProcess, patience: int) -> bool:
+    """Wait for an answer or the end of a process; False where it has stood still for `patience` seconds."""
+    used = -1.0
+    while not answer.poll(patience):
+        seen = psutil.Process(process.pid)
+        times = seen.cpu_times()
+        # One that wants to run and isn't let is no more to blame than one that waits for the disk.
+        if times.user + times.system <= used and seen.status() not in _BUSY:
+            return False
+        used = times.user + times.system
+    return True
 
 
 def _within_limits(work: Callable[[], str], answer: Connection, options: Options) -> None:
