@@ -64,16 +64,35 @@ class Group(StrEnum):
 
 # ---------------------------------------------------------------------------------------------------------- names
 
-_ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "r", "s", "sk", "st", "t")
-_ONSETS_MORE = ("tr", "v", "z", "th", "w", "pr", "fl", "sh")
+_ONSETS = (
+    *("b", "br", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "r"),
+    *("s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "z"),
+)
 _VOWELS = ("a", "e", "i", "o", "u")
-_ENDINGS: dict[str, tuple[str, ...]] = {
-    "machine": ("x", "n", "r", "l", "s", "m", "nt", "do", "ra", "no", "ka"),
-    "person": ("n", "r", "l", "s", "nd", "rt", "ck", "sen", "ma", "vi", "na"),
-    "town": ("by", "wick", "holm", "stad", "ford", "mouth", "field", "burg"),
-    "works": ("n", "rd", "ll", "ck", "sk", "st"),
-    "brand": ("lin", "ral", "xol", "tane", "mide", "zene", "nox", "lube"),
+_CODAS = ("", "l", "r", "n", "s")
+STARTS: tuple[str, ...] = tuple(
+    (onset + vowel + coda).capitalize() for onset in _ONSETS for vowel in _VOWELS for coda in _CODAS
+)
+"""How a proper name begins: one syllable."""
+ENDINGS: dict[str, tuple[str, ...]] = {
+    "machine": (
+        *("dex", "rax", "mox", "vix", "tron", "dran", "bor", "gar", "mel", "tul", "vas", "kos", "dim", "zum"),
+        *("bant", "lunt", "mado", "ledo", "tora", "vira", "deno", "pano", "moka", "nika", "zara", "guro"),
+    ),
+    "person": (
+        *("man", "ton", "ger", "mer", "vel", "del", "tis", "bus", "mund", "gand", "hart", "bert", "beck", "dock"),
+        *("sen", "lund", "dahl", "gren", "berg", "strom", "linna", "tarvi", "dorma", "kesso", "mari", "dotti"),
+    ),
+    "town": (
+        *("by", "wick", "holm", "stad", "ford", "mouth", "field", "burg", "port", "gate", "haven", "dale"),
+        *("bridge", "well", "church", "cross", "minster", "combe"),
+    ),
+    "brand": (
+        *("lin", "ral", "xol", "tane", "mide", "zene", "nox", "lube", "cryl", "phor", "gel", "fluid", "tex", "plast"),
+        *("zol", "dine", "pril", "quat"),
+    ),
 }
+"""How a proper name of each sort ends."""
 
 
 def side_of(name: str) -> Side:
@@ -93,18 +112,10 @@ class Names:
         self._used: set[str] = set()
 
     def word(self, ending: str) -> str:
-        """Return a new capitalised name, such as Veltrano, that ends the way names of its sort do."""
-        rng = self._rng
+        """Return a new capitalised name, such as Velmoka, that ends the way names of its sort do."""
         while True:
-            count = 2 if ending == "machine" else rng.choice((1, 2))
-            syllables = "".join(
-                rng.choice(_ONSETS + _ONSETS_MORE)
-                + rng.choice(_VOWELS)
-                + (rng.choice(("", "", "l", "r", "n")) if later else "")
-                for later in reversed(range(count))
-            )
-            name = (syllables + rng.choice(_ENDINGS[ending])).capitalize()
-            if 5 <= len(name) <= 11 and name not in self._used and side_of(name) is self._side:
+            name = self._rng.choice(STARTS) + self._rng.choice(ENDINGS[ending])
+            if name not in self._used and side_of(name) is self._side:
                 self._used.add(name)
                 return name
 
@@ -120,10 +131,6 @@ class Names:
         """Return a town's name."""
         return self.word("town")
 
-    def works(self) -> str:
-        """Return the name of a works: a word and what it is."""
-        return f"{self.word('works')} {self._rng.choice(('works', 'foundry', 'yard', 'forge'))}"
-
     def brand(self) -> str:
         """Return a trade name."""
         return self.word("brand")
@@ -131,19 +138,21 @@ class Names:
 
 # ----------------------------------------------------------------------------------------------------- attributes
 
-_KIND_FIRST = ("rotary", "double", "standing", "tilting", "twin", "sealed", "floating", "chain", "belt", "field")
-_KIND_SECOND = ("press", "kiln", "dryer", "loom", "mill", "pump", "crane", "lathe", "sifter", "winch", "boiler", "saw")
+KIND_FIRST = ("rotary", "double", "standing", "tilting", "twin", "sealed", "floating", "chain", "belt", "field")
+KIND_SECOND = ("press", "kiln", "dryer", "loom", "mill", "pump", "crane", "lathe", "sifter", "winch", "boiler", "saw")
 
 Draw = Callable[[Random, Names], str]
 
 
 def _kind(rng: Random, names: Names) -> str:
-    return f"{rng.choice(_KIND_FIRST)} {rng.choice(_KIND_SECOND)}"
+    return f"{rng.choice(KIND_FIRST)} {rng.choice(KIND_SECOND)}"
+
+
+_CODE_LETTERS = "ABCDEFGHKLMNPRSTVWXZ"
 
 
 def _code(rng: Random, names: Names) -> str:
-    letters = "ABCDEFGHKLMNPRSTVWXZ"
-    return f"{rng.choice(letters)}{rng.choice(letters)}-{rng.randint(100, 999)}"
+    return f"{rng.choice(_CODE_LETTERS)}-{rng.randint(100, 999)}"
 
 
 def _number(low: int, high: int, unit: str = "", step: int = 1) -> Draw:
@@ -244,30 +253,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
     ),
     Attribute(
-        "frame",
-        Group.ORIGIN,
-        lambda rng, names: names.works(),
-        (
-            "The frame of {s} is cast at the {v}.",
-            "The {v} casts the frame of {s}.",
-            "{S} has a frame cast at the {v}.",
-            "For its frame {s} relies on the {v}.",
-            "The {v} supplies the frame of {s}.",
-            "{S} stands on a frame from the {v}.",
-        ),
-        (
-            "Where is the frame of the {m} cast?",
-            "Who casts the frame of the {m}?",
-            "Who supplies the frame of the {m}?",
-            "From where does the frame of the {m} come?",
-        ),
-        (
-            "What is the source of the {m} frame?",
-            "Name the firm behind the frame of the {m}.",
-            "Where do they pour the iron frame for the {m}?",
-        ),
-    ),
-    Attribute(
         "year",
         Group.ORIGIN,
         _number(1850, 2050),
@@ -294,7 +279,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(
         "weight",
         Group.RATINGS,
-        _number(120, 9800, "kilograms"),
+        _number(101, 999, "kilograms"),
         (
             "{S} weighs {v}.",
             "The weight of {s} is {v}.",
@@ -313,30 +298,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
             "How heavy is the {m}?",
             "What is the mass of the {m}?",
             "What would the scales show for the {m}?",
-        ),
-    ),
-    Attribute(
-        "pressure",
-        Group.RATINGS,
-        _number(12, 640, "bar"),
-        (
-            "{S} works at a pressure of {v}.",
-            "The working pressure of {s} is {v}.",
-            "{S} is set to a pressure of {v}.",
-            "Keep {s} at a pressure of {v}.",
-            "The gauge of {s} should read {v}.",
-            "A pressure of {v} is right for {s}.",
-        ),
-        (
-            "At what pressure does the {m} work?",
-            "What is the working pressure of the {m}?",
-            "To what pressure is the {m} set?",
-            "What should the gauge of the {m} read?",
-        ),
-        (
-            "How many bar does the {m} need?",
-            "What gauge reading is normal on the {m}?",
-            "How hard should I pressurise the {m}?",
         ),
     ),
     Attribute(
@@ -364,30 +325,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
     ),
     Attribute(
-        "speed",
-        Group.RATINGS,
-        _number(105, 4990, "turns a minute", 5),
-        (
-            "{S} runs at {v}.",
-            "The shaft of {s} makes {v}.",
-            "The speed of {s} is {v}.",
-            "{S} reaches its best speed at {v}.",
-            "Set {s} to a speed of {v}.",
-            "The main shaft drives {s} at {v}.",
-        ),
-        (
-            "At what speed does the {m} run?",
-            "What is the speed of the {m}?",
-            "To what speed is the {m} set?",
-            "How fast does the shaft of the {m} turn?",
-        ),
-        (
-            "How quickly does the {m} go round?",
-            "What is the shaft rate of the {m}?",
-            "How many turns a minute suit the {m}?",
-        ),
-    ),
-    Attribute(
         "heat",
         Group.RATINGS,
         _number(41, 880, "degrees"),
@@ -409,30 +346,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
             "At how many degrees does the {m} stop?",
             "When is the {m} too hot?",
             "How much heat can the {m} take?",
-        ),
-    ),
-    Attribute(
-        "tank",
-        Group.RATINGS,
-        _number(13, 970, "litres"),
-        (
-            "The tank of {s} holds {v}.",
-            "{S} has a tank of {v}.",
-            "A full tank of {s} is {v}.",
-            "{S} carries {v} in its tank.",
-            "There is room for {v} in the tank of {s}.",
-            "The tank capacity of {s} is {v}.",
-        ),
-        (
-            "How much does the tank of the {m} hold?",
-            "What is the tank capacity of the {m}?",
-            "How much does the {m} carry in its tank?",
-            "How much is a full tank of the {m}?",
-        ),
-        (
-            "How many litres can I fill into the {m}?",
-            "How big is the tank on the {m}?",
-            "What volume fits into the {m}?",
         ),
     ),
     Attribute(
@@ -508,33 +421,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
     ),
     Attribute(
-        "blade",
-        Group.CARE,
-        lambda rng, names: names.brand(),
-        (
-            "The blades of {s} are made of {v}.",
-            "{S} has blades of {v}.",
-            "{v} is the metal in the blades of {s}.",
-            "The blades in {s} are forged from {v}.",
-            "{S} cuts with blades of {v}.",
-            "New blades for {s} must be of {v}.",
-        ),
-        (
-            "Of what are the blades of the {m} made?",
-            "What metal is in the blades of the {m}?",
-            "From what are the blades of the {m} forged?",
-            "What blades does the {m} have?",
-        ),
-        (
-            "Which alloy does the {m} cut with?",
-            "What is the material of the {m} blades?",
-            "Name the blade metal of the {m}.",
-        ),
-    ),
-    Attribute(
         "interval",
         Group.CARE,
-        _number(60, 4000, "hours", 10),
+        _number(105, 995, "hours", 5),
         (
             "{S} is serviced every {v}.",
             "The service interval of {s} is {v}.",
@@ -604,30 +493,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
     ),
     Attribute(
-        "belt",
-        Group.CARE,
-        _number(105, 990, "centimetres"),
-        (
-            "The belt of {s} is {v} long.",
-            "{S} is fitted with a belt of {v}.",
-            "A new belt for {s} measures {v}.",
-            "The belt length of {s} is {v}.",
-            "Cut the belt of {s} to {v}.",
-            "{S} needs a belt that is {v} long.",
-        ),
-        (
-            "How long is the belt of the {m}?",
-            "What is the belt length of the {m}?",
-            "What does a new belt for the {m} measure?",
-            "To what length is the belt of the {m} cut?",
-        ),
-        (
-            "How many centimetres of belt does the {m} use?",
-            "Which belt size goes on the {m}?",
-            "What length of belt do I buy for the {m}?",
-        ),
-    ),
-    Attribute(
         "inspector",
         Group.PAPERS,
         lambda rng, names: names.person(),
@@ -654,7 +519,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(
         "warranty",
         Group.PAPERS,
-        _number(7, 119, "months"),
+        _number(11, 119, "months"),
         (
             "{S} has a warranty of {v}.",
             "The warranty on {s} lasts {v}.",
@@ -676,33 +541,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
     ),
     Attribute(
-        "form",
-        Group.PAPERS,
-        _number(1001, 9999),
-        (
-            "Faults of {s} are reported on form {v}.",
-            "Use form {v} to report a fault of {s}.",
-            "The fault form for {s} is number {v}.",
-            "{S} has its faults noted on form {v}.",
-            "Form {v} is kept beside {s} for faults.",
-            "Write every fault of {s} on form {v}.",
-        ),
-        (
-            "On which form are faults of the {m} reported?",
-            "What is the number of the fault form for the {m}?",
-            "Which form is used to report a fault of the {m}?",
-            "Which form is kept beside the {m}?",
-        ),
-        (
-            "What paper do I fill in when the {m} breaks?",
-            "Name the form number for trouble with the {m}.",
-            "Where do I write down a problem with the {m}?",
-        ),
-    ),
-    Attribute(
         "price",
         Group.PAPERS,
-        _number(1010, 9990, "crowns", 10),
+        _number(105, 995, "crowns", 5),
         (
             "{S} costs {v}.",
             "The price of {s} is {v}.",
@@ -877,12 +718,8 @@ def accepted(key: str, value: str) -> list[str]:
     answers = [value]
     if value.split(" ")[0].isdigit() and " " in value:
         answers.append(value.split(" ")[0])
-    if key == "frame":
-        answers += [f"the {value}", f"The {value}"]
     if key == "kind":
         answers += [f"a {value}", f"A {value}"]
-    if key == "form":
-        answers += [f"form {value}", f"Form {value}"]
     if key == "part":
         answers += [f"part {value}", f"Part {value}"]
     return answers
