@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from data_catalog.errors import TrainingError
 from training.method_specs import AdapterSpec
+from training.trainable import misfits
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PEFT_TYPE = "TUTELAGE_BOTTLENECK"
@@ -131,10 +132,7 @@ def from_pretrained(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if kind != PEFT_TYPE:
         raise TrainingError(f"{config_file} is of type {kind}", valid=PEFT_TYPE, next_step="load it with PEFT")
     inject(model, spec)
-    own = _state(model)
-    wrong = sorted(own.keys() ^ state.keys())
-    wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-    if wrong:
+    if wrong := misfits(_state(model), state):
         raise TrainingError(
             f"the adapter in {folder} is of another base: {len(wrong)} weights differ, such as {wrong[0]}",
             valid="the base that the adapter was trained on",

@@ -7,6 +7,7 @@ an adapter that can't be merged keeps one beside what PEFT wrote.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -29,6 +30,12 @@ def save_trainable(model: torch.nn.Module, folder: Path) -> None:
     save_file(state, folder / TRAINABLE, metadata={"format": "pt"})
 
 
+def misfits(own: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names that only one of two states has, then those whose shapes differ."""
+    shared = sorted(own.keys() & stored.keys())
+    return sorted(own.keys() ^ stored.keys()) + [name for name in shared if own[name].shape != stored[name].shape]
+
+
 def load_trainable(model: torch.nn.Module, folder: Path) -> None:
     """Put a stored state into a model that was prepared the same way; every name and shape must agree."""
     path = folder / TRAINABLE
@@ -37,9 +44,7 @@ def load_trainable(model: torch.nn.Module, folder: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} can't be read: {error}", next_step="train the stage again") from error
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    wrong = sorted(parameters.keys() ^ state.keys())
-    wrong += [name for name in parameters.keys() & state.keys() if parameters[name].shape != state[name].shape]
-    if wrong:
+    if wrong := misfits(parameters, state):
         raise TrainingError(
             f"{path} does not fit what is trained here: {len(wrong)} parameters differ, such as {wrong[0]}",
             valid="a state of the same method with the same settings, on the same base",
