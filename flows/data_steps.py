@@ -23,6 +23,7 @@ from generators.filters.pipeline import curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
 from generators.recipes.base import ParseFailure
 from generators.tokens import load_counter
+from generators.withholding import Open, withhold
 
 STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("paraphrase",),
@@ -37,7 +38,7 @@ MAX_NOTES = 20
 
 @dataclass(frozen=True)
 class Ingested:
-    """The documents as they stand now."""
+    """The documents as they stand now, without what is withheld (`documents.withhold_sensitive`)."""
 
     documents: tuple[Document, ...]
     chunks: tuple[Chunk, ...]
@@ -91,9 +92,10 @@ def ingest(ctx: RunContext) -> Ingested:
     refused = [(refusal.path, refusal.reason) for refusal in read.refusals]
     diff = ctx.catalogue.sync_documents(read.documents, chunks, refused)
     ctx.reporter.step_done("ingest", _ingest_line(len(read.documents), len(chunks), diff, len(refused)))
-    for line in ingest_notes(read):
+    seen = withhold(read.documents, chunks, spec.withhold_sensitive)
+    for line in ingest_notes(read, seen):
         ctx.reporter.note(line)
-    return Ingested(read.documents, tuple(chunks), read.refusals, diff, read.remarks)
+    return Ingested(seen.documents, seen.chunks, read.refusals, diff, read.remarks)
 
 
 def _ingest_line(documents: int, chunks: int, diff: DocumentDiff, refused: int) -> str:
@@ -110,8 +112,8 @@ def _ingest_line(documents: int, chunks: int, diff: DocumentDiff, refused: int) 
     return f"{documents:,} documents, {chunks:,} chunks" + (f" ({', '.join(changes)})" if changes else "")
 
 
-def ingest_notes(read: ReadResult) -> Iterator[str]:
-    """Yield what a user should know of the documents that were read, and of those that were not."""
+def ingest_notes(read: ReadResult, seen: Open) -> Iterator[str]:
+    """Yield what a user should know of the documents that were read, and of what was not, or will not be used."""
     yield from _first([f"left out {refusal.path}: {refusal.reason}" for refusal in read.refusals], "more were left out")
     yield from _first([f"{remark.path}: {remark}" for remark in read.remarks], "more documents have remarks like these")
     removed: Counter[str] = Counter()
@@ -121,6 +123,9 @@ def ingest_notes(read: ReadResult) -> Iterator[str]:
         affected = sum(bool(remark.removed) for remark in read.remarks)
         of_all = f"{affected:,} of {len(read.documents):,} documents"
         yield f"text that no reader sees was removed from {of_all}: {counted(removed)}"
+    if seen.withheld:
+        kinds = ", ".join(f"{kind} in {count:,}" for kind, count in seen.kinds.items())
+        yield f"withheld {seen.withheld:,} chunks with personal data or secrets: {kinds} (documents.withhold_sensitive)"
     if read.not_included:
         yield f"not looked at: {endings(read.not_included)} (documents.include)"
 

@@ -13,6 +13,7 @@ from flows.document_parser import document_parser
 from generators.chunks import cut
 from generators.documents import read_documents
 from generators.tokens import load_counter
+from generators.withholding import withhold
 
 
 def describe(config: Config) -> str:
@@ -24,12 +25,13 @@ def describe(config: Config) -> str:
     with tempfile.TemporaryDirectory(prefix="tutelage-check-") as home:
         read = read_documents(config.documents, document_parser(Path(home)))
     chunks = [chunk for document in read.documents for chunk in cut(document, config.documents, count)]
+    seen = withhold(read.documents, chunks, config.documents.withhold_sensitive)
     tokens = sum(count(chunk.text) for chunk in chunks)
     where = config.teacher.base_url or "a vLLM server of our own"
     lines = [
         f"project    {config.project}, kept in {config.home}",
         f"documents  {len(read.documents):,} in {len(chunks):,} chunks, {tokens:,} tokens",
-        *(f"           {line}" for line in ingest_notes(read)),
+        *(f"           {line}" for line in ingest_notes(read, seen)),
         f"teacher    {config.teacher.model} on {where}, {config.teacher.concurrency} requests at a time",
         *(f"generate   {recipe.recipe}, {recipe.samples} per prompt" for recipe in config.generate.recipes),
         f"student    {config.student.model}",

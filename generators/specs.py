@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from data_catalog.records import Spec
+from generators.sensitive import Sensitive
 
 
 class DocumentsSpec(Spec):
@@ -29,6 +30,8 @@ class DocumentsSpec(Spec):
     is repeated across the evaluation split."""
     evaluation_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of chunks whose questions are held out for evaluation and never trained on."""
+    withhold_sensitive: tuple[Sensitive, ...] = tuple(Sensitive)
+    """A chunk that holds one of these is neither shown to the teacher nor trained on; `[]` withholds nothing."""
     text_column: str = "text"
     """Column (or key) of JSONL, CSV and Parquet that holds the text; each row is a document."""
     title_column: str = "title"
@@ -144,6 +147,8 @@ class CurateSpec(Spec):
     """A longer answer is rejected."""
     evidence: bool = True
     """The evidence quote must stand in the chunk, white space folded."""
+    reject_sensitive: tuple[Sensitive, ...] = tuple(Sensitive)
+    """An item that holds one of these is rejected, also where the teacher made it up; `[]` looks for nothing."""
     decontaminate_ngram: int = Field(default=8, ge=0, le=32)
     """An item sharing this many words in a row with an evaluation question is rejected; 0 compares whole questions."""
     judge: CheckPromptSpec | None = CheckPromptSpec()

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from data_catalog.errors import DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Outcome, Request, Split, Verdict
-from generators.filters import contamination, duplicate, evidence, faithful, judge, length, round_trip, schema
+from generators.filters import (
+    contamination,
+    duplicate,
+    evidence,
+    faithful,
+    judge,
+    length,
+    repetition,
+    round_trip,
+    schema,
+    sensitive,
+)
 from generators.filters import unanswerable as openness
 from generators.filters.base import CheckPrompt, question_of, unscored
 from generators.recipes.document import NAME as DOCUMENT
@@ -80,8 +91,8 @@ def curate(
 ) -> CurateReport:
     """Run every check on the items that are left by the checks before it.
 
-    The order: source, schema, length, evidence, faithfulness; duplicates; contamination; the judge, and whether open
-    questions are open; the round trip; contradictions among what is left.
+    The order: source, schema, length, repetition, personal data and secrets, evidence, faithfulness; duplicates;
+    contamination; the judge, and whether open questions are open; the round trip; contradictions among what is left.
 
     Args:
         items: in the order of their requests; the first of two equal ones is kept.
@@ -192,6 +203,9 @@ def _check_alone(funnel: _Funnel, chunks: Mapping[str, Chunk], known: set[str], 
             for item in funnel.left_without(DOCUMENT)
         ]
     )
+    funnel.take([repetition.check(item) for item in funnel.left_without(DOCUMENT)])
+    if spec.reject_sensitive:
+        funnel.take([sensitive.check(item, spec.reject_sensitive) for item in funnel.left_without(DOCUMENT)])
     if spec.evidence:
         funnel.take([evidence.check(item, chunks.get(item.chunk_id or "")) for item in funnel.left(GroundedQA.name)])
     funnel.take([faithful.check(item) for item in funnel.left(Paraphrase.name)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
@@ -9,6 +10,8 @@ from data_catalog.records import Chunk, Item, Kind, Request, Split
 from generators.chunks import longest_prefix
 from generators.prompts import neutralise
 from generators.recipes.base import Ask, ParseFailure, Recipe, Source, one_line
+
+_GAP = re.compile(r"\s{16,}")
 
 
 class Unanswerable(Recipe):
@@ -65,16 +68,16 @@ def opening(text: str, chunks: Sequence[Chunk], max_tokens: int, count_tokens: C
     """Return the whole text where it has at most `max_tokens` tokens, else its opening up to the end of a chunk.
 
     Args:
-        text: the document's text.
+        text: the document's text; a long gap in it, where a chunk was withheld, becomes a blank line.
         chunks: its chunks in order, at least one.
         max_tokens: the limit; where the first chunk alone is longer, that chunk is cut.
         count_tokens: tokens of a text.
     """
     if count_tokens(text) <= max_tokens:
-        return text.strip()
+        return _GAP.sub("\n\n", text).strip()
     fitting = 0
     for chunk in chunks:
         if count_tokens(text[: chunk.end]) > max_tokens:
             break
         fitting = chunk.end
-    return text[: fitting or longest_prefix(text, max_tokens, count_tokens)].strip()
+    return _GAP.sub("\n\n", text[: fitting or longest_prefix(text, max_tokens, count_tokens)]).strip()

@@ -7,6 +7,8 @@ from pathlib import Path
 from data_catalog.records import Document
 from flows.data_steps import MAX_NOTES, ingest_notes
 from generators.documents import ReadResult, Refusal, Remark
+from generators.sensitive import Sensitive
+from generators.withholding import Open
 from tests.flows.projects import tutelage, write_project
 from tests.generators.documents.files import pdf_of, shown
 
@@ -24,7 +26,7 @@ def test_the_notes_name_files_up_to_a_number_and_sum_up_what_was_removed() -> No
         ),
         not_included={".png": 9, ".csv": 1},
     )
-    notes = list(ingest_notes(read))
+    notes = list(ingest_notes(read, Open((DOCUMENT,), (), withheld=2, kinds={Sensitive.EMAIL: 2, Sensitive.IBAN: 1})))
     assert notes[0] == "left out 0.md: empty"
     assert notes[MAX_NOTES:] == [
         "5 more were left out; the report has them all",
@@ -32,12 +34,13 @@ def test_the_notes_name_files_up_to_a_number_and_sum_up_what_was_removed() -> No
         "b.md: removed zero-width characters (1), soft hyphens (2); read as cp1252, which was guessed",
         "c.md: 1 of 2 pages have no text",
         "text that no reader sees was removed from 2 of 3 documents: zero-width characters (4), soft hyphens (2)",
+        "withheld 2 chunks with personal data or secrets: email in 2, iban in 1 (documents.withhold_sensitive)",
         "not looked at: 9 *.png, 1 *.csv (documents.include)",
     ]
 
 
 def test_nothing_is_said_where_there_is_nothing_to_say() -> None:
-    assert list(ingest_notes(ReadResult(documents=(DOCUMENT,), refusals=()))) == []
+    assert list(ingest_notes(ReadResult(documents=(DOCUMENT,), refusals=()), Open((DOCUMENT,), ()))) == []
 
 
 def test_check_reads_every_format_and_keeps_nothing(tmp_path: Path) -> None:

@@ -8,11 +8,23 @@ import pytest
 
 from data_catalog.errors import ConfigError, DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Kind, Outcome, Request, Split, Verdict
-from generators.filters import contamination, curate, demand_minimum, duplicate, evidence, faithful, length, schema
+from generators.filters import (
+    contamination,
+    curate,
+    demand_minimum,
+    duplicate,
+    evidence,
+    faithful,
+    length,
+    repetition,
+    schema,
+    sensitive,
+)
 from generators.filters.base import abstains
 from generators.filters.nearest import NearestChunks
 from generators.filters.round_trip import agree
 from generators.recipes import document_text_items
+from generators.sensitive import Sensitive
 from generators.specs import CurateSpec
 from tests.generators.helpers import cut, handbook
 
@@ -77,6 +89,42 @@ def failed(verdict: Verdict) -> str:
 
 
 # --- checks on one item ---
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("The red press and the red oven and the red saw stand in the red hall.", ""),
+        ("no no no no no no no", ""),
+        ("no no no no no no no no no", "repeats 'no'"),
+        ("It weighs 312 kg. It weighs 312 kg. It weighs 312 kg.", ""),
+        ("Then it weighs 312 kg. " + "It weighs 312 kg. " * 4, "repeats 'it weighs 312 kg'"),
+        ("它很重。" * 4, "repeats '它 很 重'"),
+        (" ".join(f"word{number}" for number in range(200)), ""),
+        (
+            " ".join(f"word{number}" for number in range(200)) + " word3 word4 word5 word6 word7 word8 word9 word10",
+            "",
+        ),
+        (
+            " ".join(f"word{number % 120}" for number in range(200)),
+            "80% of its words stand in passages that come again",
+        ),
+    ],
+)
+def test_repetition_tells_a_loop_from_a_refrain(text: str, fault: str) -> None:
+    assert failed(repetition.check(paraphrase(text))) == fault
+    assert failed(repetition.check(qa(answer=text))) == fault
+
+
+def test_a_secret_is_named_and_never_quoted() -> None:
+    item = qa(answer="Write to jo@firm.org\nor pay to DE89 3704 0044 0532 0130 00.")
+    said = failed(sensitive.check(item, tuple(Sensitive)))
+    assert said == "holds email, iban"
+    assert failed(sensitive.check(item, (Sensitive.IBAN,))) == "holds iban"
+    assert failed(sensitive.check(qa(), tuple(Sensitive))) == ""
+    teacher = Teacher(answers={"": "Write to jo@firm.org or pay to DE89 3704 0044 0532 0130 00."})
+    assert reasons(run([item], teacher), item) == ["sensitive@1"]
+    assert reasons(run([item], teacher, reject_sensitive=[], evidence=False), item) == []
 
 
 @pytest.mark.parametrize(
@@ -336,6 +384,8 @@ def test_each_item_is_stopped_by_the_check_that_it_fails_and_by_no_later_one() -
     assert [(row.check, row.seen, row.failed, row.unscored) for row in report.funnel()] == [
         ("schema@1", 8, 0, 0),
         ("length@1", 8, 1, 0),
+        ("repetition@1", 7, 0, 0),
+        ("sensitive@1", 7, 0, 0),
         ("evidence@1", 7, 1, 0),
         ("duplicate@1", 6, 1, 0),
         ("contamination@1", 5, 1, 0),
