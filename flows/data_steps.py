@@ -19,6 +19,7 @@ from generators.chunks import cut
 from generators.documents import ReadResult, Refusal, Remark, read_documents
 from generators.documents.results import counted, endings
 from generators.engine import answer_all
+from generators.filters.calibration import demand_recall
 from generators.filters.pipeline import curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
 from generators.recipes.base import ParseFailure
@@ -205,7 +206,8 @@ def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], que
     """Run the filters, store every verdict, and return the accepted items.
 
     Raises:
-        DataError: fewer items were accepted than `curate.minimum_items`.
+        DataError: the judge let too many planted answers pass, or fewer items were accepted than
+            `curate.minimum_items`.
     """
     asked = cached = 0
 
@@ -234,6 +236,10 @@ def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], que
     ctx.catalogue.put_verdicts(report.verdicts)
     accepted = tuple(item for item in items if item.id in report.accepted_ids)
     ctx.reporter.step_done("curate", f"{len(accepted):,} of {len(items):,} items accepted", cached=asked == 0)
+    if report.calibration is not None:
+        ctx.reporter.note(str(report.calibration))
+    if ctx.config.curate.judge is not None:
+        demand_recall(report.calibration, ctx.config.curate.judge.min_recall)
     demand_minimum(report, ctx.config.curate.minimum_items)
     return Curated(accepted, tuple(report.verdicts), asked, cached)
 

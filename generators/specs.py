@@ -136,6 +136,16 @@ class CheckPromptSpec(Spec):
     """Longest answer in tokens; an answer that meets it counts as failed."""
 
 
+class JudgeSpec(CheckPromptSpec):
+    """The judge, and how it is tested at every run: some wrong answers are planted, and it has to refuse them."""
+
+    planted: int = Field(default=40, ge=0, le=10_000)
+    """Wrong answers that the judge is tested with: another number, an answer of another item, a claim added, another
+    document; 0 tests nothing."""
+    min_recall: float = Field(default=0.6, ge=0, le=1)
+    """Share of them that it must refuse; below it the run stops, for what such a judge lets through says nothing."""
+
+
 class CurateSpec(Spec):
     """The filters, in the order in which they run."""
 
@@ -151,7 +161,7 @@ class CurateSpec(Spec):
     """An item that holds one of these is rejected, also where the teacher made it up; `[]` looks for nothing."""
     decontaminate_ngram: int = Field(default=8, ge=0, le=32)
     """An item sharing this many words in a row with an evaluation question is rejected; 0 compares whole questions."""
-    judge: CheckPromptSpec | None = CheckPromptSpec()
+    judge: JudgeSpec | None = JudgeSpec()
     """The teacher judges the answer against the chunk; null leaves the judge out."""
     round_trip: CheckPromptSpec | None = CheckPromptSpec()
     """The teacher answers the question from the chunk alone; kept on agreement. Null leaves it out."""

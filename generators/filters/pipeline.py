@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_catalog.errors import DataError
@@ -23,6 +23,7 @@ from generators.filters import (
 )
 from generators.filters import unanswerable as openness
 from generators.filters.base import CheckPrompt, question_of, unscored
+from generators.filters.calibration import Calibration, calibrate, calibration_requests, plant
 from generators.recipes.document import NAME as DOCUMENT
 from generators.recipes.grounded_qa import GroundedQA
 from generators.recipes.paraphrase import Paraphrase
@@ -57,6 +58,8 @@ class CurateReport:
     """Items that a check failed."""
     unscored_ids: frozenset[str]
     """Items that no check failed, but at least one could not be made: neither accepted nor rejected."""
+    calibration: Calibration | None = None
+    """How the judge did on planted answers; None where it was not tested."""
 
     def funnel(self) -> tuple[FunnelRow, ...]:
         """Return the checks in the order in which they ran, each with how many items it saw and what it said."""
@@ -113,9 +116,9 @@ def curate(
     voters = funnel.left(GroundedQA.name)
     funnel.take(duplicate.check_duplicates(funnel.left()))
     _check_contamination(funnel, spec, evaluation_questions)
-    _ask_teacher(funnel, chunks, spec, prompts, ask)
+    calibration = _ask_teacher(funnel, chunks, spec, prompts, ask)
     funnel.take(duplicate.check_conflicts(funnel.left(GroundedQA.name), voters))
-    return funnel.report()
+    return replace(funnel.report(), calibration=calibration)
 
 
 def demand_minimum(report: CurateReport, minimum: int) -> None:
@@ -217,7 +220,9 @@ def _check_contamination(funnel: _Funnel, spec: CurateSpec, evaluation_questions
     funnel.take([contamination.check(item, questions) for item in funnel.left_without(DOCUMENT)])
 
 
-def _ask_teacher(funnel: _Funnel, chunks: Sequence[Chunk], spec: CurateSpec, prompts: _Prompts, ask: Ask) -> None:
+def _ask_teacher(
+    funnel: _Funnel, chunks: Sequence[Chunk], spec: CurateSpec, prompts: _Prompts, ask: Ask
+) -> Calibration | None:
     """The checks that ask the teacher, in two stages: the round trip only for what the judge let through."""
     by_id = {chunk.id: chunk for chunk in chunks}
     open_items = funnel.left(Unanswerable.name)
@@ -225,12 +230,15 @@ def _ask_teacher(funnel: _Funnel, chunks: Sequence[Chunk], spec: CurateSpec, pro
     first = [request for requests in open_requests.values() for request in requests]
     judged = funnel.left(GroundedQA.name) if prompts.judge else []
     judge_requests = judge.judge_requests(judged, by_id, prompts.judge) if prompts.judge else {}
-    # One call for both: the teacher is kept busy, and prompts with a chunk in common stand together.
-    answers = ask([*judge_requests.values(), *first]) if judge_requests or first else {}
+    planted = plant(judged, chunks, spec.judge.planted) if spec.judge else []
+    test = calibration_requests(planted, prompts.judge) if prompts.judge else []
+    # One call for all: the teacher is kept busy, and prompts with a chunk in common stand together.
+    answers = ask([*judge_requests.values(), *test, *first]) if judge_requests or first else {}
     funnel.take(judge.judge_verdicts(judged, judge_requests, answers))
     funnel.take(openness.unanswerable_verdicts(open_items, open_requests, answers, spec.abstention_phrases))
     if prompts.round_trip:
         again = funnel.left(GroundedQA.name)
         requests = round_trip.round_trip_requests(again, by_id, prompts.round_trip)
-        answers = ask(list(requests.values())) if requests else {}
+        answers = {**answers, **ask(list(requests.values()))} if requests else answers
         funnel.take(round_trip.round_trip_verdicts(again, requests, answers, spec.abstention_phrases))
+    return calibrate(planted, test, answers) if planted else None

@@ -12,6 +12,7 @@ import pytest
 
 from data_catalog.catalogue import Catalogue
 from data_catalog.datasets import list_datasets, read_rows
+from data_catalog.errors import DataError
 from flows.config_file import load_config
 from flows.pipeline import RefreshSummary, refresh
 from flows.progress import SilentReporter
@@ -82,6 +83,22 @@ def test_equal_documents_elsewhere_make_equal_versions(tmp_path: Path, server: S
     one = refreshed(write_project(tmp_path / "one", server.base_url))
     other = refreshed(write_project(tmp_path / "other", server.base_url))
     assert one.datasets == other.datasets
+
+
+def test_a_judge_that_says_yes_to_everything_stops_the_run_and_keeps_the_answers(tmp_path: Path) -> None:
+    honest = ScriptedTeacher()
+
+    def yes(body: Body) -> str:
+        return honest.answer(body).replace('"verdict": "no"', '"verdict": "yes"')
+
+    with ScriptedServer(yes) as server:
+        config = write_project(tmp_path, server.base_url)
+        with pytest.raises(DataError, match=r"refused 0% of \d+ planted wrong answers"):
+            refreshed(config)
+        asked = len(server.received)
+        config.write_text(config.read_text() + "\ncurate:\n  judge: {min_recall: 0}\n")
+        assert refreshed(config).asked == 0
+        assert len(server.received) == asked
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -348,6 +348,7 @@ def run(
     documents: Sequence[Document] = (DOCUMENT, OTHER),
     **spec: Any,
 ) -> Any:
+    spec.setdefault("judge", {"planted": 0})
     return curate(
         items,
         chunks=[*CHUNKS, *OTHER_CHUNKS],
