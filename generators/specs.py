@@ -157,6 +157,9 @@ class CurateSpec(Spec):
     """A longer answer is rejected."""
     evidence: bool = True
     """The evidence quote must stand in the chunk, white space folded."""
+    near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of five-word runs from which the later of two items is rejected, if both have the same numbers
+    and names; null compares whole items only."""
     reject_sensitive: tuple[Sensitive, ...] = tuple(Sensitive)
     """An item that holds one of these is rejected, also where the teacher made it up; `[]` looks for nothing."""
     decontaminate_ngram: int = Field(default=8, ge=0, le=32)

@@ -16,6 +16,7 @@ from generators.filters import (
     faithful,
     judge,
     length,
+    near_duplicate,
     repetition,
     round_trip,
     schema,
@@ -94,8 +95,9 @@ def curate(
 ) -> CurateReport:
     """Run every check on the items that are left by the checks before it.
 
-    The order: source, schema, length, repetition, personal data and secrets, evidence, faithfulness; duplicates;
-    contamination; the judge, and whether open questions are open; the round trip; contradictions among what is left.
+    The order: source, schema, length, repetition, personal data and secrets, evidence, faithfulness; duplicates and
+    near-duplicates; contamination; the judge, and whether open questions are open; the round trip; contradictions among
+    what is left.
 
     Args:
         items: in the order of their requests; the first of two equal ones is kept.
@@ -115,6 +117,8 @@ def curate(
     _check_alone(funnel, {chunk.id: chunk for chunk in chunks}, {document.id for document in documents}, spec)
     voters = funnel.left(GroundedQA.name)
     funnel.take(duplicate.check_duplicates(funnel.left()))
+    if spec.near_duplicate is not None:
+        funnel.take(near_duplicate.check(funnel.left_without(DOCUMENT), spec.near_duplicate))
     _check_contamination(funnel, spec, evaluation_questions)
     calibration = _ask_teacher(funnel, chunks, spec, prompts, ask)
     funnel.take(duplicate.check_conflicts(funnel.left(GroundedQA.name), voters))

@@ -389,6 +389,7 @@ def test_each_item_is_stopped_by_the_check_that_it_fails_and_by_no_later_one() -
         ("sensitive@1", 7, 0, 0),
         ("evidence@1", 7, 1, 0),
         ("duplicate@1", 6, 1, 0),
+        ("near_duplicate@1", 5, 0, 0),
         ("contamination@1", 5, 1, 0),
         ("judge@1", 4, 1, 1),
         ("round_trip@1", 2, 1, 0),
