@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from data_catalog.catalogue import DocumentDiff
@@ -20,9 +20,10 @@ from generators.documents import ReadResult, Refusal, Remark, read_documents
 from generators.documents.results import counted, endings
 from generators.engine import answer_all
 from generators.filters.calibration import demand_recall
-from generators.filters.pipeline import curate, demand_minimum
+from generators.filters.pipeline import CurateReport, curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
 from generators.recipes.base import ParseFailure
+from generators.refill import Supply
 from generators.tokens import load_counter
 from generators.withholding import Open, withhold
 
@@ -67,8 +68,20 @@ class Generated:
     recipes: tuple[RecipeCounts, ...] = ()
     unparsed: Mapping[str, int] = field(default_factory=dict)
     """Why answers gave no item, and how often."""
+    declined: frozenset[str] = frozenset()
+    """Keys of requests to which the teacher said that there is nothing to ask about."""
     asked: int = 0
     cached: int = 0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request, and the recipe that it is for."""
+
+    place: int
+    """Of the recipe in `generate.recipes`."""
+    recipe: str
+    request: Request
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,14 @@ class Curated:
 
     accepted: tuple[Item, ...] = ()
     """In the order of their requests."""
-    verdicts: tuple[Verdict, ...] = ()
+    report: CurateReport = field(default_factory=CurateReport)
     asked: int = 0
     cached: int = 0
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every verdict on every item."""
+        return self.report.verdicts
 
 
 def ingest(ctx: RunContext) -> Ingested:
@@ -137,11 +155,11 @@ def _first(lines: Sequence[str], rest: str) -> Iterator[str]:
         yield f"{len(lines) - MAX_NOTES:,} {rest}; the report has them all"
 
 
-def generation_requests(ctx: RunContext, ingested: Ingested) -> list[tuple[str, Request]]:
-    """Render every prompt of every recipe: (recipe name, request), in a fixed order."""
+def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> list[Wanted]:
+    """Render every prompt of every recipe, in a fixed order; `supply` says which subjects get more samples."""
     count_tokens = load_counter(ctx.config.student.model)
-    pairs = []
-    for spec in ctx.config.generate.recipes:
+    wanted = []
+    for place, spec in enumerate(ctx.config.generate.recipes):
         requests = build_requests(
             spec,
             ingested.documents,
@@ -150,16 +168,50 @@ def generation_requests(ctx: RunContext, ingested: Ingested) -> list[tuple[str, 
             count_tokens=count_tokens,
             context_tokens=ctx.config.generate.context_tokens,
             unknown_answer=ctx.config.student.answer_unknown,
+            samples_of=supply.of(place),
         )
-        pairs += [(spec.recipe, request) for request in requests]
-    return pairs
+        wanted += [Wanted(place, spec.recipe, request) for request in requests]
+    return wanted
 
 
-def generate(ctx: RunContext, requests: Sequence[tuple[str, Request]]) -> Generated:
+def generate_and_curate(
+    ctx: RunContext, ingested: Ingested, wanted: Sequence[Wanted], supply: Supply, questions: Sequence[str]
+) -> tuple[Generated, Curated]:
+    """Ask, parse and judge; and again for what fell short of its recipe's target, until nothing more can be asked.
+
+    Raises:
+        DataError: the judge let too many planted answers pass, or fewer items were accepted than
+            `curate.minimum_items`.
+    """
+    asked = judged = 0
+    while True:
+        generated = generate(ctx, wanted)
+        curated = curate_items(ctx, ingested, generated.items, questions)
+        # What earlier rounds asked counts as asked, though this one found it answered.
+        asked, judged = asked + generated.asked, judged + curated.asked
+        of_recipe: dict[int, list[Request]] = {}
+        for entry in wanted:
+            of_recipe.setdefault(entry.place, []).append(entry.request)
+        lacking = supply.grow(of_recipe, curated.accepted, generated.declined)
+        if not lacking:
+            break
+        for place, count in lacking.items():
+            spec = ctx.config.generate.recipes[place]
+            ctx.reporter.note(f"{spec.recipe}: {count:,} subjects have fewer than {spec.target} accepted: asked again")
+        wanted = generation_requests(ctx, ingested, supply)
+    generated = replace(generated, asked=asked, cached=generated.asked + generated.cached - asked)
+    curated = replace(curated, asked=judged, cached=curated.asked + curated.cached - judged)
+    if curated.report.calibration is not None:
+        ctx.reporter.note(str(curated.report.calibration))
+    demand_minimum(curated.report, ctx.config.curate.minimum_items)
+    return generated, curated
+
+
+def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
     """Ask what was never asked, parse every answer, store the items."""
-    ctx.reporter.step_started("generate", f"{len(requests):,} requests")
+    ctx.reporter.step_started("generate", f"{len(wanted):,} requests")
     report = answer_all(
-        [request for _, request in requests],
+        [entry.request for entry in wanted],
         ctx.teacher,
         ctx.catalogue,
         batch_size=ctx.config.generate.batch_size,
@@ -167,13 +219,16 @@ def generate(ctx: RunContext, requests: Sequence[tuple[str, Request]]) -> Genera
     )
     items: dict[str, Item] = {}
     unparsed: Counter[str] = Counter()
-    for _, request in requests:
-        completion = report.completions.get(request.key)
+    declined = set()
+    for entry in wanted:
+        completion = report.completions.get(entry.request.key)
         if completion is None:
             continue
-        parsed = parse(request, completion)
+        parsed = parse(entry.request, completion)
         if isinstance(parsed, ParseFailure):
             unparsed[parsed.reason] += 1
+            if parsed.declined:
+                declined.add(entry.request.key)
         else:
             items.setdefault(parsed.id, parsed)
     ctx.catalogue.add_items(list(items.values()))
@@ -183,19 +238,18 @@ def generate(ctx: RunContext, requests: Sequence[tuple[str, Request]]) -> Genera
         ctx.reporter.note(f"{report.failed:,} requests got no answer; the next run asks them again")
     return Generated(
         items=tuple(items.values()),
-        recipes=tuple(_recipe_counts(requests, report.completions)),
+        recipes=tuple(_recipe_counts(wanted, report.completions)),
         unparsed=unparsed,
+        declined=frozenset(declined),
         asked=report.asked,
         cached=report.cached,
     )
 
 
-def _recipe_counts(
-    requests: Sequence[tuple[str, Request]], completions: Mapping[str, Completion]
-) -> Iterator[RecipeCounts]:
+def _recipe_counts(wanted: Sequence[Wanted], completions: Mapping[str, Completion]) -> Iterator[RecipeCounts]:
     keys_of: dict[str, set[str]] = {}
-    for recipe, request in requests:
-        keys_of.setdefault(recipe, set()).add(request.key)
+    for entry in wanted:
+        keys_of.setdefault(entry.recipe, set()).add(entry.request.key)
     for recipe, keys in keys_of.items():
         answers = [completions[key] for key in keys if key in completions]
         truncated = sum(answer.finish_reason == "length" for answer in answers)
@@ -206,8 +260,7 @@ def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], que
     """Run the filters, store every verdict, and return the accepted items.
 
     Raises:
-        DataError: the judge let too many planted answers pass, or fewer items were accepted than
-            `curate.minimum_items`.
+        DataError: the judge let too many planted answers pass.
     """
     asked = cached = 0
 
@@ -236,12 +289,9 @@ def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], que
     ctx.catalogue.put_verdicts(report.verdicts)
     accepted = tuple(item for item in items if item.id in report.accepted_ids)
     ctx.reporter.step_done("curate", f"{len(accepted):,} of {len(items):,} items accepted", cached=asked == 0)
-    if report.calibration is not None:
-        ctx.reporter.note(str(report.calibration))
     if ctx.config.curate.judge is not None:
         demand_recall(report.calibration, ctx.config.curate.judge.min_recall)
-    demand_minimum(report, ctx.config.curate.minimum_items)
-    return Curated(accepted, tuple(report.verdicts), asked, cached)
+    return Curated(accepted, report, asked, cached)
 
 
 def stage_items(stage: StageConfig, accepted: Sequence[Item]) -> list[Item]:

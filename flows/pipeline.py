@@ -34,6 +34,7 @@ from flows.report import write_report
 from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
 from flows.teacher import LazyTeacher
+from generators.refill import Supply
 from training.specs import TrainResult
 
 HELD_OUT = "held_out"
@@ -136,15 +137,16 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
     labels = labels_of({suite.name: suite.samples for suite in state.suites})
     for stage in ctx.config.stages:
         check_slices(stage.gate, labels)
-    requests = data_steps.generation_requests(ctx, state.ingested)
-    if len(ctx.catalogue.answered([request.key for _, request in requests])) < len({r.key for _, r in requests}):
+    supply = Supply(ctx.config.generate.recipes)
+    wanted = data_steps.generation_requests(ctx, state.ingested, supply)
+    keys = {entry.request.key for entry in wanted}
+    if len(ctx.catalogue.answered(sorted(keys))) < len(keys):
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:
         state.base_scores = model_steps.evaluate(ctx, state.suites, state.base)
-    state.generated = data_steps.generate(ctx, requests)
     asked = [question for suite in state.suites for question in questions(suite)]
-    state.curated = data_steps.curate_items(ctx, state.ingested, state.generated.items, asked)
+    state.generated, state.curated = data_steps.generate_and_curate(ctx, state.ingested, wanted, supply, asked)
     if evaluate_base:
         _add_held_out(ctx, state)
     ctx.teacher.rest()

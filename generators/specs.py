@@ -118,13 +118,28 @@ class RecipeSpec(Spec):
     language: Literal["en", "zh"] = "en"
     """Which of the product's own templates are taken."""
     samples: int = Field(default=1, ge=1, le=64)
-    """Completions per prompt and template."""
+    """Completions per prompt and template; with a `target`, so many at a time."""
+    target: int = Field(default=0, ge=0, le=1000)
+    """Accepted items wanted of each sentence (or document); those that lack some are asked again, `samples` more per
+    template, until they have them or reach `max_samples`. 0 asks once."""
+    max_samples: int = Field(default=8, ge=1, le=1024)
+    """Most completions per prompt and template that a `target` may take."""
     temperature: float = Field(default=0.7, ge=0, le=2)
     """0 is greedy; with several samples it must be above 0 for them to differ."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling: the smallest set of tokens with this share of probability is drawn from."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer in tokens; an answer that meets it counts as failed."""
+
+    @model_validator(mode="after")
+    def _can_reach_its_target(self) -> Self:
+        if self.target and self.max_samples < self.samples:
+            raise ValueError(
+                f"max_samples {self.max_samples} is less than samples {self.samples}, which are asked first"
+            )
+        if self.target and self.max_samples > 1 and self.temperature == 0:
+            raise ValueError("with a target the temperature must be above 0: asked again, it would say the same again")
+        return self
 
 
 class CheckPromptSpec(Spec):

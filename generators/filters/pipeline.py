@@ -53,11 +53,11 @@ class FunnelRow:
 class CurateReport:
     """What the checks said: an item is accepted when every check that it met says PASSED."""
 
-    verdicts: tuple[Verdict, ...]
-    accepted_ids: frozenset[str]
-    rejected_ids: frozenset[str]
+    verdicts: tuple[Verdict, ...] = ()
+    accepted_ids: frozenset[str] = frozenset()
+    rejected_ids: frozenset[str] = frozenset()
     """Items that a check failed."""
-    unscored_ids: frozenset[str]
+    unscored_ids: frozenset[str] = frozenset()
     """Items that no check failed, but at least one could not be made: neither accepted nor rejected."""
     calibration: Calibration | None = None
     """How the judge did on planted answers; None where it was not tested."""

@@ -33,6 +33,7 @@ def build_requests(
     context_tokens: int,
     unknown_answer: str = "I do not know.",
     base_dir: Path | None = None,
+    samples_of: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Request]:
     """Render every prompt of a recipe, in an order that depends on nothing but the arguments.
 
@@ -45,6 +46,7 @@ def build_requests(
         context_tokens: the longest text of a whole document in a prompt.
         unknown_answer: what the student shall answer when it was never told.
         base_dir: the folder that template files are relative to.
+        samples_of: subject (`origin["subject"]`) to its number of samples, where that is not the recipe's.
 
     Raises:
         ConfigError: an unknown recipe or a template that can't be used.
@@ -54,7 +56,16 @@ def build_requests(
     templates = load_templates(spec.templates, spec.recipe, spec.language, base_dir)
     source = Source(documents, chunks, count_tokens, context_tokens)
     recipe = RECIPES[spec.recipe]
-    return list(recipe.requests(spec, templates, source, model=teacher_fingerprint, unknown_answer=unknown_answer))
+    return list(
+        recipe.requests(
+            spec,
+            templates,
+            source,
+            model=teacher_fingerprint,
+            unknown_answer=unknown_answer,
+            samples_of=samples_of,
+        )
+    )
 
 
 def parse(request: Request, completion: Completion) -> Item | ParseFailure:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from data_catalog.identity import digest
 from data_catalog.records import Chunk, Completion, Document, Item, Request, Sampling, Split
 from data_catalog.text import fold_space, is_cjk, words
 from generators.chunks import prose_sentences
@@ -34,6 +35,8 @@ class ParseFailure:
     """Why an answer made no item. The completion is kept; a later parser may do better."""
 
     reason: str
+    declined: bool = False
+    """The teacher says that there is nothing to ask about; asking again would be a waste."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class Ask:
     variables: Mapping[str, str]
     origin: Mapping[str, Any]
 
+    @property
+    def subject(self) -> str:
+        """What is asked about, the same for all templates and samples."""
+        return digest(self.origin)
+
 
 class Recipe(ABC):
     """A named, versioned way to make items: prompts, the shape of the answer, and its parser."""
@@ -91,23 +99,33 @@ class Recipe(ABC):
         """Make an item from a whole answer (thoughts removed, white space stripped, not empty)."""
 
     def requests(
-        self, spec: RecipeSpec, templates: Sequence[Template], source: Source, *, model: str, unknown_answer: str
+        self,
+        spec: RecipeSpec,
+        templates: Sequence[Template],
+        source: Source,
+        *,
+        model: str,
+        unknown_answer: str,
+        samples_of: Mapping[str, int],
     ) -> Iterator[Request]:
         """Yield one request per subject, template and sample.
 
-        Samples differ by their index alone: a seed in the request stops some servers.
+        Samples differ by their index alone: a seed in the request stops some servers. `samples_of` says of a subject
+        how many it gets, where that is not `spec.samples`.
         """
         sampling = Sampling(temperature=spec.temperature, top_p=spec.top_p, max_tokens=spec.max_tokens)
         for ask in self.asks(source):
+            subject = ask.subject
             for template in templates:
                 prompt = template.render(**ask.variables)
                 origin = {
                     **ask.origin,
                     "recipe": self.name,
+                    "subject": subject,
                     "unknown_answer": unknown_answer,
                     "neutralised": prompt.neutralised,
                 }
-                for index in range(spec.samples):
+                for index in range(samples_of.get(subject, spec.samples)):
                     yield Request(
                         model=model,
                         messages=prompt.messages,

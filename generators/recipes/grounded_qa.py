@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from data_catalog.records import Item, Kind, Request
+from data_catalog.text import normalise_answer
 from generators.prompts import neutralise
 from generators.recipes.base import Ask, ParseFailure, Recipe, Source, json_object, split_of_origin
 
@@ -47,6 +48,8 @@ class GroundedQA(Recipe):
         parsed = json_object(answer, SCHEMA)
         if isinstance(parsed, ParseFailure):
             return parsed
+        if len({normalise_answer(value) for value in parsed.values()}) == 1:
+            return ParseFailure("the teacher finds nothing to ask", declined=True)  # such as "none" three times
         question, reply, evidence = (neutralise(parsed[name]).text for name in ("question", "answer", "evidence"))
         return Item.of(
             kind=Kind.MESSAGES,

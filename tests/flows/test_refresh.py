@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,6 +84,33 @@ def test_equal_documents_elsewhere_make_equal_versions(tmp_path: Path, server: S
     one = refreshed(write_project(tmp_path / "one", server.base_url))
     other = refreshed(write_project(tmp_path / "other", server.base_url))
     assert one.datasets == other.datasets
+
+
+def test_what_falls_short_of_its_target_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
+    teacher = ScriptedTeacher()
+    times: Counter[str] = Counter()
+
+    def clumsy(body: Body) -> str:
+        """Misquote the weights when asked for the first time."""
+        prompt, said = str(body["messages"][-1]["content"]), teacher.answer(body)
+        times[prompt] += 1
+        misquoted = '"evidence"' in said and "weighs" in prompt.rpartition("<sentence>")[2] and times[prompt] == 1
+        return said.replace('"evidence": "', '"evidence": "They say: ') if misquoted else said
+
+    with ScriptedServer(clumsy) as server:
+        config = write_project(tmp_path, server.base_url)
+        text = config.read_text().replace(
+            "grounded_qa, samples: 1", "grounded_qa, samples: 1, target: 1, max_samples: 3"
+        )
+        config.write_text(text)
+        first = refreshed(config)
+        again = refreshed(config)
+    assert (again.asked, again.accepted, again.datasets) == (0, first.accepted, first.datasets)
+    asked = {prompt: count for prompt, count in times.items() if "<sentence>" in prompt and "JSON" in prompt}
+    for prompt, count in asked.items():
+        assert count == (2 if "weighs" in prompt.rpartition("<sentence>")[2] else 1), prompt
+    assert set(asked.values()) == {1, 2}
+    assert "weighs 210" in texts(tmp_path / ".tutelage", first.datasets["learn"])
 
 
 def test_a_judge_that_says_yes_to_everything_stops_the_run_and_keeps_the_answers(tmp_path: Path) -> None:
