@@ -27,6 +27,7 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "run": Entry("flows.commands.run", "run", "Turn documents into a gated, registered model."),
     "refresh": Entry("flows.commands.run", "refresh", "Ask only for what is new or changed in the documents."),
+    "preview": Entry("flows.commands.run", "preview", "Try the prompts and checks on a few chunks."),
     "check": Entry("flows.commands.run", "check", "Check a configuration and say what it would do."),
     "methods": Entry("flows.commands.methods", "methods", "Compare the fine-tuning methods on the student."),
     "models": Entry("flows.commands.models", "models", "List model versions and the stages they hold."),

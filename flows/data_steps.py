@@ -187,6 +187,8 @@ def generate_and_curate(
     while True:
         generated = generate(ctx, wanted)
         curated = curate_items(ctx, ingested, generated.items, questions)
+        if ctx.config.curate.judge is not None:
+            demand_recall(curated.report.calibration, ctx.config.curate.judge.min_recall)
         # What earlier rounds asked counts as asked, though this one found it answered.
         asked, judged = asked + generated.asked, judged + curated.asked
         of_recipe: dict[int, list[Request]] = {}
@@ -257,11 +259,7 @@ def _recipe_counts(wanted: Sequence[Wanted], completions: Mapping[str, Completio
 
 
 def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], questions: Sequence[str]) -> Curated:
-    """Run the filters, store every verdict, and return the accepted items.
-
-    Raises:
-        DataError: the judge let too many planted answers pass.
-    """
+    """Run the filters, store every verdict, and return the accepted items."""
     asked = cached = 0
 
     def ask(requests: Sequence[Request]) -> Mapping[str, Completion]:
@@ -289,8 +287,6 @@ def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], que
     ctx.catalogue.put_verdicts(report.verdicts)
     accepted = tuple(item for item in items if item.id in report.accepted_ids)
     ctx.reporter.step_done("curate", f"{len(accepted):,} of {len(items):,} items accepted", cached=asked == 0)
-    if ctx.config.curate.judge is not None:
-        demand_recall(report.calibration, ctx.config.curate.judge.min_recall)
     return Curated(accepted, report, asked, cached)
 
 

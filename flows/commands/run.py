@@ -1,4 +1,4 @@
-"""`tutelage run`, `tutelage refresh` and `tutelage check`."""
+"""`tutelage run`, `tutelage refresh`, `tutelage preview` and `tutelage check`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,28 @@ def refresh(config: Path, quiet: bool) -> None:
     )
     for name, dataset in summary.datasets.items():
         click.echo(f"{name:<12} {dataset}")
+
+
+@click.command()
+@CONFIG
+@click.option("-n", "chunks", type=click.IntRange(1), default=5, show_default=True, help="How many chunks.")
+def preview(config: Path, chunks: int) -> None:
+    """Try the prompts and checks on a few chunks.
+
+    Asks the teacher about a few chunks of different documents, judges what it wrote, shows every item with its verdict,
+    and says what the whole job would take and may give. The answers are kept: a later run does not ask for them again.
+    """
+    from flows.config_file import load_config
+    from flows.preview import preview as preview_data
+    from flows.progress import TerminalReporter
+    from flows.signals import interruptible
+
+    loaded = load_config(config)
+    with interruptible(f"tutelage preview {config}"):
+        seen = preview_data(loaded, TerminalReporter(), chunks)
+    click.echo("")
+    for line in seen.lines():
+        click.echo(line)
 
 
 @click.command()
