@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
     "trace": Entry("flows.commands.trace", "trace", "Show what an id was made from and what was made of it."),
+    "diagnose": Entry("flows.commands.diagnose", "diagnose", "Say why a model failed what it failed."),
     "gate": Entry("flows.commands.gate", "gate", "Try a gate before it decides on anything."),
     "serve": Entry("flows.commands.serve", "serve", "Serve the flows: Prefect UI, typed forms, schedule."),
     "doctor": Entry("flows.commands.doctor", "doctor", "Check this machine and this project."),
