@@ -20,6 +20,7 @@ from generators.filters import (
     repetition,
     round_trip,
     schema,
+    script,
     sensitive,
 )
 from generators.filters import unanswerable as openness
@@ -95,9 +96,9 @@ def curate(
 ) -> CurateReport:
     """Run every check on the items that are left by the checks before it.
 
-    The order: source, schema, length, repetition, personal data and secrets, evidence, faithfulness; duplicates and
-    near-duplicates; contamination; the judge, and whether open questions are open; the round trip; contradictions among
-    what is left.
+    The order: source, schema, length, repetition, script, personal data and secrets, evidence, faithfulness;
+    duplicates and near-duplicates; contamination; the judge, and whether open questions are open; the round trip;
+    contradictions among what is left.
 
     Args:
         items: in the order of their requests; the first of two equal ones is kept.
@@ -211,6 +212,8 @@ def _check_alone(funnel: _Funnel, chunks: Mapping[str, Chunk], known: set[str], 
         ]
     )
     funnel.take([repetition.check(item) for item in funnel.left_without(DOCUMENT)])
+    of_a_chunk = [item for item in funnel.left_without(DOCUMENT) if item.chunk_id is not None]
+    funnel.take([script.check(item, chunks.get(item.chunk_id or "")) for item in of_a_chunk])
     if spec.reject_sensitive:
         funnel.take([sensitive.check(item, spec.reject_sensitive) for item in funnel.left_without(DOCUMENT)])
     if spec.evidence:

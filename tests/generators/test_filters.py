@@ -18,6 +18,7 @@ from generators.filters import (
     length,
     repetition,
     schema,
+    script,
     sensitive,
 )
 from generators.filters.base import abstains
@@ -114,6 +115,23 @@ def failed(verdict: Verdict) -> str:
 def test_repetition_tells_a_loop_from_a_refrain(text: str, fault: str) -> None:
     assert failed(repetition.check(paraphrase(text))) == fault
     assert failed(repetition.check(qa(answer=text))) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "chunk", "fault"),
+    [
+        ("How heavy is the Veltrano 40?", CHUNKS[0], ""),
+        ("Wie schwer ist die Veltrano 40?", CHUNKS[0], ""),
+        ("这台机器有多重？", CHUNKS[0], "written in cjk letters, its source in latin"),
+        ("Сколько весит машина?", CHUNKS[0], "written in cyrillic letters, its source in latin"),
+        ("温度不得超过多少？", CHUNKS[2], ""),
+        ("重？", CHUNKS[0], ""),
+        ("312?", CHUNKS[0], ""),
+    ],
+)
+def test_an_item_is_written_in_a_script_of_its_source(text: str, chunk: Chunk, fault: str) -> None:
+    assert failed(script.check(qa(question=text, chunk=chunk), chunk)) == fault
+    assert failed(script.check(paraphrase(text), chunk)) == fault
 
 
 def test_a_secret_is_named_and_never_quoted() -> None:
@@ -386,6 +404,7 @@ def test_each_item_is_stopped_by_the_check_that_it_fails_and_by_no_later_one() -
         ("schema@1", 8, 0, 0),
         ("length@1", 8, 1, 0),
         ("repetition@1", 7, 0, 0),
+        ("script@1", 7, 0, 0),
         ("sensitive@1", 7, 0, 0),
         ("evidence@1", 7, 1, 0),
         ("duplicate@1", 6, 1, 0),
