@@ -172,6 +172,8 @@ class CurateSpec(Spec):
     """A longer answer is rejected."""
     evidence: bool = True
     """The evidence quote must stand in the chunk, white space folded."""
+    anchored: bool = True
+    """The numbers and names of a grounded question and its answer must stand in the chunk or its headings."""
     near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
     """Jaccard similarity of five-word runs from which the later of two items is rejected, if both have the same numbers
     and names; null compares whole items only."""

@@ -290,10 +290,13 @@ def _is_chinese(text: str) -> bool:
 
 
 def _cut(sentence: str) -> tuple[str, str]:
-    """Return what a sentence says up to its last word (in Chinese: its last two characters), and that."""
+    """Return what a sentence says up to its last word (in Chinese: its last two characters, numbers whole), and that."""
     bare = fold_space(sentence).rstrip(".!?。！？;；")
     if _is_chinese(bare):
-        return bare[:-2], bare[-2:]
+        end = len(bare) - 2
+        while end > 0 and bare[end].isdigit() and bare[end - 1].isdigit():
+            end -= 1  # numbers stay whole
+        return bare[:end], bare[end:]
     stem, _, last = bare.rpartition(" ")
     return stem, last
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_catalog.errors import DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Outcome, Request, Split, Verdict
 from generators.filters import (
+    anchored,
     contamination,
     duplicate,
     evidence,
@@ -96,9 +97,9 @@ def curate(
 ) -> CurateReport:
     """Run every check on the items that are left by the checks before it.
 
-    The order: source, schema, length, repetition, script, personal data and secrets, evidence, faithfulness;
-    duplicates and near-duplicates; contamination; the judge, and whether open questions are open; the round trip;
-    contradictions among what is left.
+    The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
+    faithfulness; duplicates and near-duplicates; contamination; the judge, and whether open questions are open; the
+    round trip; contradictions among what is left.
 
     Args:
         items: in the order of their requests; the first of two equal ones is kept.
@@ -218,6 +219,8 @@ def _check_alone(funnel: _Funnel, chunks: Mapping[str, Chunk], known: set[str], 
         funnel.take([sensitive.check(item, spec.reject_sensitive) for item in funnel.left_without(DOCUMENT)])
     if spec.evidence:
         funnel.take([evidence.check(item, chunks.get(item.chunk_id or "")) for item in funnel.left(GroundedQA.name)])
+    if spec.anchored:
+        funnel.take([anchored.check(item, chunks.get(item.chunk_id or "")) for item in funnel.left(GroundedQA.name)])
     funnel.take([faithful.check(item) for item in funnel.left(Paraphrase.name)])
 
 

@@ -9,6 +9,7 @@ import pytest
 from data_catalog.errors import ConfigError, DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Kind, Outcome, Request, Split, Verdict
 from generators.filters import (
+    anchored,
     contamination,
     curate,
     demand_minimum,
@@ -134,6 +135,27 @@ def test_an_item_is_written_in_a_script_of_its_source(text: str, chunk: Chunk, f
     assert failed(script.check(paraphrase(text), chunk)) == fault
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "fault"),
+    [
+        ("How heavy is the Veltrano 40?", "312 kg", ""),
+        ("How heavy is it?", "It weighs 312 kg.", ""),
+        ("How heavy is the Veltrano 40?", "313 kg", "the number 313 is not in the chunk"),
+        ("How heavy is the Veltrano 41?", "312 kg", "the number 41 is not in the chunk"),
+        ("How heavy is the Veltrasto 40?", "312 kg", "the name Veltrasto is not in the chunk"),
+        ("Who built it?", "Mira Kessel", ""),
+        ("Who built it?", "Mira Kessler", "the name Kessler is not in the chunk"),
+        ("Who built it?", "Miro Kessel", "the name Miro is not in the chunk"),
+        ("Who built it?", "Somebody called Mira Kessel of Ostrava built it.", ""),
+        ("Was it built in Ostrava?", "Yes", ""),
+        ("Where was it built?", "Ostrava.", ""),
+        ("Where was it built?", "in Prague", "the name Prague is not in the chunk"),
+    ],
+)
+def test_numbers_and_names_of_a_grounded_item_stand_in_its_chunk(question: str, answer: str, fault: str) -> None:
+    assert failed(anchored.check(qa(question, answer), CHUNKS[0])) == fault
+
+
 def test_a_secret_is_named_and_never_quoted() -> None:
     item = qa(answer="Write to jo@firm.org\nor pay to DE89 3704 0044 0532 0130 00.")
     said = failed(sensitive.check(item, tuple(Sensitive)))
@@ -142,7 +164,7 @@ def test_a_secret_is_named_and_never_quoted() -> None:
     assert failed(sensitive.check(qa(), tuple(Sensitive))) == ""
     teacher = Teacher(answers={"": "Write to jo@firm.org or pay to DE89 3704 0044 0532 0130 00."})
     assert reasons(run([item], teacher), item) == ["sensitive@1"]
-    assert reasons(run([item], teacher, reject_sensitive=[], evidence=False), item) == []
+    assert reasons(run([item], teacher, reject_sensitive=[], evidence=False, anchored=False), item) == []
 
 
 @pytest.mark.parametrize(
@@ -407,6 +429,7 @@ def test_each_item_is_stopped_by_the_check_that_it_fails_and_by_no_later_one() -
         ("script@1", 7, 0, 0),
         ("sensitive@1", 7, 0, 0),
         ("evidence@1", 7, 1, 0),
+        ("anchored@1", 6, 0, 0),
         ("duplicate@1", 6, 1, 0),
         ("near_duplicate@1", 5, 0, 0),
         ("contamination@1", 5, 1, 0),
