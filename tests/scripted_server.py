@@ -290,13 +290,12 @@ def _is_chinese(text: str) -> bool:
 
 
 def _cut(sentence: str) -> tuple[str, str]:
-    """Return what a sentence says up to its last word (in Chinese: its last two characters, numbers whole), and that."""
+    """Return what a sentence says up to its last word (in Chinese: two characters, numbers whole), and that."""
     bare = fold_space(sentence).rstrip(".!?。！？;；")
     if _is_chinese(bare):
-        end = len(bare) - 2
-        while end > 0 and bare[end].isdigit() and bare[end - 1].isdigit():
-            end -= 1  # numbers stay whole
-        return bare[:end], bare[end:]
+        last = re.search(r"\d+.\Z|..\Z", bare)  # numbers stay whole
+        assert last is not None, sentence
+        return bare[: last.start()], last[0]
     stem, _, last = bare.rpartition(" ")
     return stem, last
 
@@ -307,4 +306,6 @@ def _look_up(question: str, chunk: str) -> str:
     rest = text.partition(match[1])[2] if match else ""
     if not match or not rest.strip():
         return ABSTENTION[_is_chinese(question)]
-    return rest[:2] if _is_chinese(match[1]) else rest.split()[0].rstrip(".!?;")
+    if _is_chinese(match[1]):
+        return (re.match(r"\d+.|..", rest) or rest)[0]
+    return rest.split()[0].rstrip(".!?;")
