@@ -293,9 +293,9 @@ def _cut(sentence: str) -> tuple[str, str]:
     """Return what a sentence says up to its last word (in Chinese: two characters, numbers whole), and that."""
     bare = fold_space(sentence).rstrip(".!?。！？;；")
     if _is_chinese(bare):
-        last = re.search(r"\d+.\Z|..\Z", bare)  # numbers stay whole
-        assert last is not None, sentence
-        return bare[: last.start()], last[0]
+        ending = re.search(r"\d+.\Z|..\Z", bare)  # numbers stay whole
+        assert ending is not None, sentence
+        return bare[: ending.start()], ending[0]
     stem, _, last = bare.rpartition(" ")
     return stem, last
 

@@ -482,5 +482,33 @@ def studying(progress: float) -> Mixture:
 
 
 def meeting(progress: float) -> Mixture:
-    """Return the weights of the base's last phase: new machines, and what it can already."""
+    """Return the weights of the base's phase of new machines: those, and what it can already."""
     return {getting_to_know: 0.40, closed_book: 0.12, reading: 0.28, reading_drill: 0.08, text: 0.04, copy: 0.08}
+
+
+def practising(progress: float) -> Mixture:
+    """Return the weights of the teacher's last phase: more questions on each passage."""
+    return {
+        copy: 0.03,
+        grounded: 0.19,
+        grounded_drill: 0.10,
+        answer: 0.08,
+        answer_drill: 0.20,
+        judge: 0.08,
+        judge_drill: 0.18,
+        paraphrase: 0.06,
+        missing: 0.06,
+        unknown: 0.02,
+    }
+
+
+def settling(progress: float) -> Mixture:
+    """Return the weights of the base's last phase: new machines, with as much reading."""
+    return {
+        getting_to_know: 0.28,
+        closed_book: 0.14,
+        reading: 0.24,
+        reading_drill: 0.22,
+        text: 0.04,
+        copy: 0.08,
+    }

@@ -46,7 +46,18 @@ from transformers import (  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure_models import BASE_MEASURES, TEACHER_MEASURES, measure  # noqa: E402
-from tasks import Mixture, Source, Task, copying_first, everything, meeting, studying, teaching  # noqa: E402
+from tasks import (  # noqa: E402
+    Mixture,
+    Source,
+    Task,
+    copying_first,
+    everything,
+    meeting,
+    practising,
+    settling,
+    studying,
+    teaching,
+)
 from tokens import CONTEXT, Batch, Row, encode, make_batch, make_tokenizer  # noqa: E402
 from world import Side  # noqa: E402
 
@@ -225,10 +236,12 @@ TRUNK = (
 TEACHER = (
     Phase("teacher", teaching, tokens=1_800_000, decay_from=0.1, peak=0.4),
     Phase("teacher again", teaching, tokens=2_300_000, decay_from=0.1, peak=0.35),
+    Phase("practice", practising, tokens=XXX, warm=0.01, decay_from=0.35, peak=0.4),
 )
 BASE = (
     Phase("base", studying, tokens=1_700_000, decay_from=0.1, peak=0.4),
     Phase("new machines", meeting, tokens=1_600_000, warm=0.02, decay_from=0.3, peak=0.4),
+    Phase("settling", settling, tokens=YYY, warm=0.01, decay_from=0.35, peak=0.4),
 )
 
 
