@@ -26,6 +26,7 @@ from flows import data_steps, model_steps
 from flows.config import Config, StageConfig
 from flows.context import RunContext
 from flows.fingerprints import model_fingerprint
+from flows.leaks import check_replay
 from flows.model_card import write_card
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
 from flows.preferences import preference_dataset
@@ -83,6 +84,7 @@ def run(config: Config, reporter: Reporter) -> RunSummary:
 
     Raises:
         GateError: a gate said FAIL; the report is written, nothing is registered.
+        DataError: too little was accepted, the judge can't judge, or the replay file holds evaluation questions.
         TutelageError: anything else; what was done is kept and the same command continues.
     """
     times = RecordingReporter(reporter)
@@ -137,6 +139,8 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
     labels = labels_of({suite.name: suite.samples for suite in state.suites})
     for stage in ctx.config.stages:
         check_slices(stage.gate, labels)
+    if ctx.config.replay is not None:
+        check_replay(ctx.config.replay, state.suites)
     supply = Supply(ctx.config.generate.recipes)
     wanted = data_steps.generation_requests(ctx, state.ingested, supply)
     keys = {entry.request.key for entry in wanted}
