@@ -12,6 +12,7 @@ from data_catalog.records import StepRun
 from flows.config import Config
 from flows.progress import Reporter
 from flows.teacher import LazyTeacher
+from flows.workers import WorkerHost
 
 Result = Mapping[str, Any]
 
@@ -24,6 +25,8 @@ class RunContext:
     catalogue: Catalogue
     teacher: LazyTeacher
     reporter: Reporter
+    host: WorkerHost | None = None
+    """Where training and local inference are forked from; without it each job has a process of its own."""
 
     @property
     def home(self) -> Path:

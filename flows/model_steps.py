@@ -83,7 +83,7 @@ def train(
 
     def work(run: StepRun) -> dict[str, Any]:
         ctx.teacher.rest()
-        result = workers.train(job, home=ctx.home, on_event=lambda event: _tell_step(ctx, name, event))
+        result = workers.train(job, home=ctx.home, host=ctx.host, on_event=lambda event: _tell_step(ctx, name, event))
         ctx.catalogue.add_metrics(run.id, [point.model_dump(mode="json") for point in result.metrics])
         shutil.rmtree(job.work / "checkpoints", ignore_errors=True)
         return {"train": result.model_dump(mode="json"), "model": model_fingerprint(job.output, home=ctx.home)}
@@ -128,6 +128,7 @@ def ask_student(ctx: RunContext, step: str, model: StudentModel, requests: Seque
             model.fingerprint,
             list(missing.values()),
             home=ctx.home,
+            host=ctx.host,
             on_event=lambda event: _tell_answers(ctx, step, event),
         )
         ctx.catalogue.add_completions(list(missing.values()), fresh)

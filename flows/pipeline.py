@@ -35,6 +35,7 @@ from flows.report import write_report
 from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
 from flows.teacher import LazyTeacher
+from flows.workers import WorkerHost
 from generators.refill import Supply
 from training.specs import TrainResult
 
@@ -73,10 +74,14 @@ class RefreshSummary:
 
 @contextmanager
 def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunContext]:
-    """Hold the project's run lock, open its catalogue, and end the teacher whatever happens."""
+    """Hold the project's run lock, open its catalogue, and end teacher and workers whatever happens."""
     catalogue = Catalogue(config.home)
-    with catalogue.run_lock(command), LazyTeacher(config.teacher, home=config.home, reporter=reporter) as teacher:
-        yield RunContext(config=config, catalogue=catalogue, teacher=teacher, reporter=reporter)
+    with (
+        catalogue.run_lock(command),
+        LazyTeacher(config.teacher, home=config.home, reporter=reporter) as teacher,
+        WorkerHost(config.home) as host,
+    ):
+        yield RunContext(config=config, catalogue=catalogue, teacher=teacher, reporter=reporter, host=host)
 
 
 def run(config: Config, reporter: Reporter) -> RunSummary:

@@ -46,6 +46,7 @@ class ManagedProcess:
         log: file that standard error (and standard output, unless `pipe_output`) is appended to.
         env: variables added to this process's own.
         pipe_output: give standard output to the owner as `lines()`.
+        take_orders: the process reads lines of `send()` from a pipe; its descriptor is put behind `argv`.
         grace: seconds between SIGTERM and SIGKILL.
     """
 
@@ -57,6 +58,7 @@ class ManagedProcess:
         log: Path,
         env: Mapping[str, str] | None = None,
         pipe_output: bool = False,
+        take_orders: bool = False,
         grace: float = 10.0,
     ) -> None:
         self.argv = tuple(argv)
@@ -65,6 +67,8 @@ class ManagedProcess:
         self._record = home / "run" / f"{uuid.uuid4().hex}.json"
         self._env = {**os.environ, **(env or {})}
         self._pipe_output = pipe_output
+        self._take_orders = take_orders
+        self._orders: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -80,15 +84,24 @@ class ManagedProcess:
         """Start the process; returns at once."""
         self._record.parent.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-E", str(WATCHDOG), str(self._record), str(self._grace), "--", *self.argv],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if self._pipe_output else log,
-                stderr=log,
-                env=self._env,
-                start_new_session=True,
-            )
+        argv, theirs = list(self.argv), []
+        if self._take_orders:
+            reading, self._orders = os.pipe()
+            argv, theirs = [*argv, str(reading)], [reading]
+        try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-S", "-E", str(WATCHDOG), str(self._record), str(self._grace), "--", *argv],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if self._pipe_output else log,
+                    stderr=log,
+                    env=self._env,
+                    start_new_session=True,
+                    pass_fds=theirs,
+                )
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
 
     @property
     def returncode(self) -> int | None:
@@ -107,8 +120,20 @@ class ManagedProcess:
         for line in stream:
             yield line.decode("utf-8", "replace").rstrip("\n")
 
+    def send(self, line: str) -> None:
+        """Send a line to a process that takes orders; raise MachineError where it is gone."""
+        if self._orders is None:
+            raise ValueError("the process was started without take_orders")
+        try:
+            os.write(self._orders, f"{line}\n".encode())
+        except BrokenPipeError as error:
+            raise MachineError(f"{self.argv[0]} has ended:\n{self.log_tail()}") from error
+
     def stop(self) -> None:
         """End the process group, if it still runs, and wait until it is gone."""
+        if self._orders is not None:
+            os.close(self._orders)
+            self._orders = None
         process = self._process
         if process is None:
             return
@@ -130,10 +155,7 @@ class ManagedProcess:
 
     def log_tail(self) -> str:
         """Return the last lines of the log, for error messages."""
-        if not self.log.exists():
-            return "(no log)"
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+        return tail(self.log)
 
     def _signal(self, number: signal.Signals) -> None:
         record = _read_record(self._record)
@@ -145,6 +167,14 @@ class ManagedProcess:
         if self._process is None:
             raise MachineError(f"{self.argv[0]} was not started", next_step="call start() first")
         return self._process
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log, for error messages."""
+    if not log.exists():
+        return "(no log)"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-LOG_TAIL_LINES:])
 
 
 def orphans(home: Path) -> list[Orphan]:

@@ -1,13 +1,14 @@
-"""A process that has the libraries imported and forks one process per job: `python -m training.host`.
+"""A process that has the libraries imported and forks one process per job: `python -m training.host [DESCRIPTOR]`.
 
 Importing torch, transformers, TRL and PEFT takes 7 to 12 s; a pipeline of several stages pays it once, and while the
-teacher still writes. Lines in (stdin), JSON:
+teacher still writes. Lines in (stdin, or the open descriptor that is named), JSON:
 
     {"job": "JOB.json", "result": "RESULT.json", "log": "worker.log"}
 
 Lines out (stdout), JSON: `{"event": "ready", "seconds"}` once, then for each job `{"event": "started", "job", "pid"}`,
-the job's own progress lines with its `job` added, and `{"event": "ended", "job", "pid", "exit"}`. A job is ended with
-SIGTERM to its pid. End of stdin ends the host and whatever it still runs.
+the job's own progress lines with its `job` added, and `{"event": "ended", "job", "pid", "exit"}`. A line that can't be
+used is answered by `{"event": "refused", "reason"}`. A job is ended with SIGTERM to its pid. The end of the lines ends
+the host and whatever it still runs.
 
 The host itself never computes anything and has no second thread: a fork copies only the thread that forks, and a pool
 of OpenMP threads that was started before would be missing in the child, which then waits for it for ever. It refuses
@@ -23,6 +24,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,26 +46,27 @@ class _Child:
 class Host:
     """Reads job lines, forks, and reports. Needs Linux (pidfd) or another system where `os.pidfd_open` exists."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, orders: int = 0) -> None:
         self._progress = progress
+        self._orders = orders
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, _Child] = {}
         self._buffer = b""
 
     def serve(self) -> int:
-        """Serve until stdin ends; return the exit code."""
-        self._selector.register(0, selectors.EVENT_READ)
+        """Serve until the orders end; return the exit code."""
+        self._selector.register(self._orders, selectors.EVENT_READ)
         while True:
             for key, _ in self._selector.select():
-                if key.fd != 0:
+                if key.fd != self._orders:
                     self._reap(key.fd)
                 elif not self._read_jobs():
                     self._end_children()
                     return 0
 
     def _read_jobs(self) -> bool:
-        """Start the jobs whose lines have arrived; False at the end of stdin."""
-        data = os.read(0, 65_536)
+        """Start the jobs whose lines have arrived; False at their end."""
+        data = os.read(self._orders, 65_536)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             if line.strip():
@@ -77,7 +80,11 @@ class Host:
         except (ValueError, KeyError, TypeError) as error:
             self._progress.write("refused", line=line.decode("utf-8", "replace")[:200], reason=repr(error))
             return
-        refuse_threads()
+        try:
+            refuse_threads()
+        except MachineError as error:
+            self._progress.write("refused", job=job, reason=str(error))
+            return
         pid = os.fork()
         if pid == 0:
             self._become_worker(Path(job), Path(result), Path(log))
@@ -94,6 +101,7 @@ class Host:
             for descriptor in self._children:
                 os.close(descriptor)
             self._selector.close()
+            os.close(self._orders)
             stop = StopRequest()
             stop.install()
             end_with_parent(os.getppid())
@@ -114,7 +122,7 @@ class Host:
     def _end_children(self) -> None:
         for child in self._children.values():
             os.kill(child.pid, signal.SIGTERM)
-        self._selector.unregister(0)
+        self._selector.unregister(self._orders)
         deadline = time.monotonic() + _TERM_SECONDS
         while self._children and (left := deadline - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
@@ -135,7 +143,7 @@ def refuse_threads() -> None:
 
 
 def _redirect(log: Path) -> None:
-    """Send stdout and stderr of a job to its own log, and cut it off from the host's stdin."""
+    """Send stdout and stderr of a job to its own log, and cut it off from the terminal."""
     log.parent.mkdir(parents=True, exist_ok=True)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -144,8 +152,9 @@ def _redirect(log: Path) -> None:
     os.dup2(out, 2)
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Import, say `ready`, and serve."""
+    orders = int(arguments[0]) if arguments else 0
     parent = os.getppid()
     progress = Progress.take_stdout()
     apply_late()
@@ -153,8 +162,8 @@ def main() -> int:
     send_death_signal(parent)
     seconds = import_libraries(for_training=True) + import_libraries(for_training=False)
     progress.write("ready", seconds=round(seconds, 3), pid=os.getpid())
-    return Host(progress).serve()
+    return Host(progress, orders).serve()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
