@@ -238,6 +238,11 @@ DATASET_ITEMS = "SELECT item_id FROM dataset_items WHERE dataset_id = $id ORDER 
 
 MODEL = "SELECT id, path, manifest, lineage, registered_at FROM models WHERE id = $id"
 MODELS = "SELECT id, path, manifest, lineage, registered_at FROM models ORDER BY registered_at DESC, id"
+MODEL_IDS = """
+SELECT id FROM models
+WHERE id = $name OR ($name != '' AND (starts_with(id, $name) OR starts_with(id, 'model-' || $name)))
+ORDER BY id
+"""
 UPSERT_MODEL = """
 INSERT INTO models VALUES ($id, $path, $manifest, $lineage, $now)
 ON CONFLICT (id) DO UPDATE SET lineage = excluded.lineage
@@ -251,7 +256,7 @@ VALUES ($seq, $happened_at, $actor, $action, $stage, $model_id, $details, $previ
 """
 EVENTS = """
 SELECT seq, happened_at, actor, action, stage, model_id, details, previous_hash, hash FROM registry_events
-WHERE $stage IS NULL OR stage = $stage ORDER BY seq
+WHERE ($stage IS NULL OR stage = $stage) AND ($model_id IS NULL OR model_id = $model_id) ORDER BY seq
 """
 STAGE_POINTERS = "SELECT stage, model_id, seq, hash FROM stage_pointers"
 

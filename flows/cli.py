@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("flows.commands.run", "check", "Check a configuration and say what it would do."),
     "methods": Entry("flows.commands.methods", "methods", "Compare the fine-tuning methods on the student."),
     "models": Entry("flows.commands.models", "models", "List model versions and the stages they hold."),
+    "approve": Entry("flows.commands.models", "approve", "Approve a model version for a stage, until a time."),
     "promote": Entry("flows.commands.models", "promote", "Let a stage name point to a model version."),
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_catalog.approvals import NEEDS_APPROVAL
 from data_catalog.evaluation_records import GateRecord, SampleScore
 from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
@@ -220,6 +221,7 @@ def register(ctx: RunContext, stages: Sequence[TrainedStage], config_digest: str
         "teacher": ctx.config.teacher.model,
         "licence": ctx.config.student.licence,
         "config_digest": config_digest,
+        NEEDS_APPROVAL: list(ctx.config.promotion.needs_approval),
         "stages": [
             {
                 "name": trained.stage.name,
