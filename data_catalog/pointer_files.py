@@ -16,7 +16,7 @@ from data_catalog import queries
 from data_catalog.files import write_durably
 from data_catalog.locks import LockHeld, hold
 from data_catalog.records import Stage
-from data_catalog.registry_log import GENESIS, Head
+from data_catalog.registry_log import GENESIS, Head, stage_pointers
 
 if TYPE_CHECKING:
     from data_catalog.store import Store
@@ -55,19 +55,13 @@ class PointerFiles:
 
     def _write_in_turn(self) -> None:
         with self._store.reading() as con:
-            current = con.execute(queries.STAGE_POINTERS).fetchall()
+            current = stage_pointers(con)
             last = con.execute(queries.LAST_EVENT).fetchone()
-        for stage, model_id, seq, event_hash in current:
-            content = {
-                "stage": stage,
-                "model_id": model_id,
-                "path": f"{self._directory.name}/{model_id}",
-                "seq": seq,
-                "hash": event_hash,
-            }
-            if _read_json(self._file(Stage(stage))) != content:
-                write_durably(self._file(Stage(stage)), _pretty(content))
-        for stage in set(Stage) - {Stage(row[0]) for row in current}:
+        for pointer in current:
+            content = pointer._asdict() | {"path": f"{self._directory.name}/{pointer.model_id}"}
+            if _read_json(self._file(pointer.stage)) != content:
+                write_durably(self._file(pointer.stage), _pretty(content))
+        for stage in set(Stage) - {pointer.stage for pointer in current}:
             self._file(stage).unlink(missing_ok=True)
         if last and self.head().seq < last[0]:
             write_durably(self._head_file, _pretty({"seq": last[0], "hash": last[1]}))

@@ -322,8 +322,8 @@ class Registry:
         with self._catalogue.store.reading() as con:
             return read_events(con, stage)
 
-    def audit(self) -> tuple[int, registry_log.ChainBreak | None]:
-        """Recompute the log's hashes; return how many entries it has and the first that is not what was written."""
+    def audit(self) -> registry_log.Audit:
+        """Recompute the log's hashes; say how many entries it has and which is the first that was not written so."""
         # Read before the log: what is appended in between must not look cut off.
         head = self._files.head()
         with self._catalogue.store.reading() as con:
@@ -335,10 +335,10 @@ class Registry:
         Raises:
             RegistryError: names the first entry that was changed, removed or put in, or says that the end is missing.
         """
-        entries, broken = self.audit()
-        if broken is not None:
-            raise registry_log.tampered(broken)
-        return entries
+        report = self.audit()
+        if report.broken is not None:
+            raise registry_log.tampered(report.broken)
+        return report.entries
 
     def _path(self, version: ModelVersion) -> Path:
         return self._catalogue.home / version.path

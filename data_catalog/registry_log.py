@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -53,6 +53,14 @@ class ChainBreak(Record):
     """What is wrong with it, as the rest of a sentence that starts with the entry."""
     expected: str
     found: str
+
+
+class Audit(Record):
+    """What a look at the whole log came to."""
+
+    entries: int
+    last_hash: str
+    broken: ChainBreak | None
 
 
 class Head(Record):
@@ -110,9 +118,33 @@ def read_events(
     return events
 
 
+class StagePointer(NamedTuple):
+    """What one stage points to, and the entry of the log that says so."""
+
+    stage: Stage
+    model_id: str
+    seq: int
+    hash: str
+
+
+def stage_pointers(con: duckdb.DuckDBPyConnection) -> list[StagePointer]:
+    """Return what the stages point to; an empty stage is left out.
+
+    Raises:
+        RegistryError: the log moves a stage that does not exist.
+    """
+    found = con.execute(queries.STAGE_POINTERS).fetchall()
+    for stage, _, seq, _ in found:
+        if stage not in set(Stage):
+            raise tampered(
+                ChainBreak(entry=seq, what="moves an unknown stage", expected=f"one of {', '.join(Stage)}", found=stage)
+            )
+    return [StagePointer(Stage(stage), model_id, seq, known) for stage, model_id, seq, known in found]
+
+
 def pointers(con: duckdb.DuckDBPyConnection) -> dict[Stage, str]:
-    """Return the version that each stage points to; an empty stage is left out."""
-    return {Stage(row[0]): row[1] for row in con.execute(queries.STAGE_POINTERS).fetchall()}
+    """Return the version that each stage points to; an empty stage is left out. Errors as in `stage_pointers`."""
+    return {pointer.stage: pointer.model_id for pointer in stage_pointers(con)}
 
 
 def version_stack(events: Sequence[RegistryEvent]) -> list[str]:
@@ -126,8 +158,8 @@ def version_stack(events: Sequence[RegistryEvent]) -> list[str]:
     return stack
 
 
-def audit(con: duckdb.DuckDBPyConnection, head: Head) -> tuple[int, ChainBreak | None]:
-    """Recompute every hash; return how many entries there are and the first that does not fit.
+def audit(con: duckdb.DuckDBPyConnection, head: Head) -> Audit:
+    """Recompute every hash and find the first entry that does not fit.
 
     Args:
         con: a session on the catalogue.
@@ -135,7 +167,8 @@ def audit(con: duckdb.DuckDBPyConnection, head: Head) -> tuple[int, ChainBreak |
             that was rewritten altogether has a chain of its own; only this tells.
     """
     found = _rows(con, None, None)
-    return len(found), _first_break(found) or _head_break(found, head)
+    last_hash = found[-1][8] if found else GENESIS
+    return Audit(entries=len(found), last_hash=last_hash, broken=_first_break(found) or _head_break(found, head))
 
 
 def _first_break(found: Sequence[rows.Row]) -> ChainBreak | None:

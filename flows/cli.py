@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "approve": Entry("flows.commands.models", "approve", "Approve a model version for a stage, until a time."),
     "promote": Entry("flows.commands.models", "promote", "Let a stage name point to a model version."),
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
+    "audit": Entry("flows.commands.audit", "audit", "Verify and show the registry's log."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
     "trace": Entry("flows.commands.trace", "trace", "Show what an id was made from and what was made of it."),
     "gate": Entry("flows.commands.gate", "gate", "Try a gate before it decides on anything."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,6 +159,20 @@ def stage_history(home: Path, stage: Stage) -> list[Row]:
     ]
 
 
+def log_rows(events: Sequence[RegistryEvent]) -> list[Row]:
+    """Return one row per entry of the log, in the order given."""
+    return [
+        {
+            "entry": event.seq,
+            "when": moment(event.happened_at),
+            "actor": event.actor,
+            "what": _event_line(event),
+            "sha256": event.hash[:12],
+        }
+        for event in events
+    ]
+
+
 def describe_model(home: Path, name: str) -> ModelDetails:
     """Return all that is known of the version with this id, prefix of an id, or stage name.
 
@@ -233,8 +247,8 @@ def _change(event: RegistryEvent) -> StageChange:
 
 def _event_line(event: RegistryEvent) -> str:
     if event.action == "approve":
-        return f"approved for {event.stage} until {moment(event.details['expires_at'])}"
-    return _change(event).sentence
+        return f"{event.model_id} is approved for {event.stage} until {moment(event.details['expires_at'])}"
+    return f"{event.action}: {_change(event).sentence}"
 
 
 def _approver(event: RegistryEvent) -> str | None:
