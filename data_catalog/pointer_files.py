@@ -7,12 +7,12 @@ log wins: files that say otherwise are written anew by the next reader.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog import queries
+from data_catalog.errors import MachineError
 from data_catalog.files import write_durably
 from data_catalog.locks import LockHeld, hold
 from data_catalog.records import Stage
@@ -21,7 +21,6 @@ from data_catalog.registry_log import GENESIS, Head, stage_pointers
 if TYPE_CHECKING:
     from data_catalog.store import Store
 
-_LOG = logging.getLogger(__name__)
 _WAIT = 10.0
 """Seconds to wait for another process that writes the files."""
 
@@ -45,18 +44,28 @@ class PointerFiles:
         return all(_read_json(self._file(stage)).get("model_id") == pointers.get(stage) for stage in Stage)
 
     def write(self) -> None:
-        """Write every stage's pointer and the log's head. Taking turns, the last writer has read the newest log."""
+        """Write every stage's pointer and the log's head. Taking turns, the last writer has read the newest log.
+
+        Raises:
+            MachineError: a file could not be replaced; the log has the move all the same.
+        """
         try:
             with hold(self._directory / "pointers.lock", "registry", wait=_WAIT):
                 self._write_in_turn()
         except (LockHeld, OSError) as error:
-            # The log is the truth and already has the move; the next reader writes the files again.
-            _LOG.warning("the pointer files in %s were not written: %s", self._directory, error)
+            raise MachineError(
+                f"the log has the change, but the pointer files in {self._directory} could not be written: {error}",
+                valid="a directory that may be written to; until then other programs read the former version there",
+                next_step="check disk space and permissions; `tutelage models` writes the files again",
+            ) from error
 
     def _write_in_turn(self) -> None:
         with self._store.reading() as con:
             current = stage_pointers(con)
             last = con.execute(queries.LAST_EVENT).fetchone()
+        for abandoned in self._directory.glob(".*.json.*"):
+            # Whoever writes holds the lock, so this is what a killed writer left.
+            abandoned.unlink(missing_ok=True)
         for pointer in current:
             content = pointer._asdict() | {"path": f"{self._directory.name}/{pointer.model_id}"}
             if _read_json(self._file(pointer.stage)) != content:

@@ -7,6 +7,7 @@ and, where a stage demands it, if somebody has approved them.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from data_catalog.approvals import (
     gates_of,
     lineage_stages,
 )
-from data_catalog.errors import RegistryError
+from data_catalog.errors import MachineError, RegistryError
 from data_catalog.evaluation_records import GateRecord
 from data_catalog.identity import digest
 from data_catalog.model_files import candidate_id, first_difference, model_manifest, take_in
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelDetails", "Registry", "RegistryEvent", "candidate_id", "model_manifest"]
 
+_LOG = logging.getLogger(__name__)
 _TARGETS = (Stage.STAGING, Stage.PRODUCTION)
 
 
@@ -164,6 +166,7 @@ class Registry:
         Raises:
             RegistryError: not gated, a gate did not pass, other bytes than those gated or registered, no approval where
                 one is demanded, somebody else has moved the stage, or the log was tampered with.
+            MachineError: the stage was moved, but the pointer files could not be written.
         """
         if to not in _TARGETS:
             raise RegistryError(f"nothing can be promoted to `{to}`", valid="staging, production")
@@ -216,7 +219,8 @@ class Registry:
         """Let `stage` point to the version it pointed to before; a second rollback goes one further back.
 
         Raises:
-            RegistryError: there is no earlier version, or its bytes have changed.
+            RegistryError: there is no earlier version, or its bytes have changed; nothing was moved.
+            MachineError: the stage was moved, but the pointer files could not be written.
         """
         if stage not in _TARGETS:
             raise RegistryError(f"`{stage}` can't be rolled back", valid="staging, production")
@@ -272,7 +276,11 @@ class Registry:
             current = pointers(con)
             found = {stage: _find_version(con, current[stage]) if stage in current else None for stage in Stage}
         if not self._files.agree(current):
-            self._files.write()
+            try:
+                self._files.write()
+            except MachineError as error:
+                # The log was read and is the truth; who only looks may do so without the right to write.
+                _LOG.warning("%s", error.message)
         return found
 
     def models(self) -> list[ModelVersion]:
