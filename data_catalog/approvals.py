@@ -62,8 +62,7 @@ def check_gates(con: duckdb.DuckDBPyConnection, version: ModelVersion, *, overri
     Raises:
         RegistryError: a gate is missing, did not pass, or was about other bytes.
     """
-    gates = gates_of(con, version)
-    problem = _lineage_problem(con, version) or _gate_problem(version, gates)
+    problem = standing_problem(con, version)
     if problem and not overridden:
         raise RegistryError(
             f"{version.id} is not approved: {problem}",
@@ -71,7 +70,12 @@ def check_gates(con: duckdb.DuckDBPyConnection, version: ModelVersion, *, overri
             next_step="run the gates again (tutelage run CONFIG), or promote with --override --reason TEXT, "
             "which stands in the log",
         )
-    return gate_notes(gates)
+    return gate_notes(gates_of(con, version))
+
+
+def standing_problem(con: duckdb.DuckDBPyConnection, version: ModelVersion) -> str:
+    """Return why the gates do not allow a version to be promoted; nothing where they do."""
+    return _lineage_problem(con, version) or _gate_problem(version, gates_of(con, version))
 
 
 def _lineage_problem(con: duckdb.DuckDBPyConnection, version: ModelVersion) -> str:

@@ -84,6 +84,11 @@ SELECT request_key, text, text_escaped, finish_reason, prompt_tokens, completion
 FROM completions WHERE rowid >= $first AND rowid < $last
 """
 
+SALVAGE_EXCLUSIONS = """
+SELECT kind, id, excluded_at, actor FROM exclusions WHERE rowid >= $first AND rowid < $last
+"""
+TAKE_OVER_EXCLUSIONS = "INSERT INTO exclusions BY NAME SELECT * FROM incoming ON CONFLICT DO NOTHING"
+
 # Items and verdicts ---------------------------------------------------------------------------------------------------
 
 UPSERT_ITEMS = """
@@ -221,10 +226,16 @@ FROM gates SEMI JOIN wanted ON wanted.id = gates.id ORDER BY created_at, gates.i
 
 # Dataset versions -----------------------------------------------------------------------------------------------------
 
-DATASET_EXISTS = "SELECT sha256 FROM dataset_versions WHERE id = $id"
-INSERT_DATASET = "INSERT INTO dataset_versions VALUES ($id, $kind, $rows, $path, $sha256, $now)"
-UPDATE_DATASET_DIGEST = "UPDATE dataset_versions SET sha256 = $sha256 WHERE id = $id"
-NAME_DATASET = "INSERT INTO dataset_names VALUES ($name, $id, $now) ON CONFLICT DO NOTHING"
+DATASET_EXISTS = "SELECT sha256, removed_at FROM dataset_versions WHERE id = $id"
+INSERT_DATASET = """
+INSERT INTO dataset_versions (id, kind, row_count, path, sha256, created_at)
+VALUES ($id, $kind, $rows, $path, $sha256, $now)
+"""
+UPDATE_DATASET = "UPDATE dataset_versions SET sha256 = $sha256, removed_at = NULL WHERE id = $id"
+NAME_DATASET = """
+INSERT INTO dataset_names VALUES ($name, $id, $now)
+ON CONFLICT (name, dataset_id) DO UPDATE SET named_at = excluded.named_at
+"""
 INSERT_DATASET_ITEMS = "INSERT INTO dataset_items SELECT $dataset_id, id FROM wanted"
 DATASETS = """
 SELECT v.id, n.name, v.kind, v.row_count, v.path, v.sha256
@@ -236,16 +247,17 @@ DATASET_ITEMS = "SELECT item_id FROM dataset_items WHERE dataset_id = $id ORDER 
 
 # The registry ---------------------------------------------------------------------------------------------------------
 
-MODEL = "SELECT id, path, manifest, lineage, registered_at FROM models WHERE id = $id"
-MODELS = "SELECT id, path, manifest, lineage, registered_at FROM models ORDER BY registered_at DESC, id"
+MODEL = "SELECT id, path, manifest, lineage, registered_at, removed_at FROM models WHERE id = $id"
+MODELS = "SELECT id, path, manifest, lineage, registered_at, removed_at FROM models ORDER BY registered_at DESC, id"
+MODEL_REMOVED_AT = "SELECT removed_at FROM models WHERE id = $id"
 MODEL_IDS = """
 SELECT id FROM models
 WHERE id = $name OR ($name != '' AND (starts_with(id, $name) OR starts_with(id, 'model-' || $name)))
 ORDER BY id
 """
 UPSERT_MODEL = """
-INSERT INTO models VALUES ($id, $path, $manifest, $lineage, $now)
-ON CONFLICT (id) DO UPDATE SET lineage = excluded.lineage
+INSERT INTO models (id, path, manifest, lineage, registered_at) VALUES ($id, $path, $manifest, $lineage, $now)
+ON CONFLICT (id) DO UPDATE SET lineage = excluded.lineage, removed_at = NULL
 """
 CLEAR_MODEL_SOURCES = "DELETE FROM model_sources WHERE model_id = $id"
 INSERT_MODEL_SOURCES = "INSERT INTO model_sources BY NAME SELECT * FROM incoming"
@@ -259,6 +271,37 @@ SELECT seq, happened_at, actor, action, stage, model_id, details, previous_hash,
 WHERE ($stage IS NULL OR stage = $stage) AND ($model_id IS NULL OR model_id = $model_id) ORDER BY seq
 """
 STAGE_POINTERS = "SELECT stage, model_id, seq, hash FROM stage_pointers"
+
+# Forgetting -----------------------------------------------------------------------------------------------------------
+
+DOCUMENTS_AT_PATH = "SELECT id FROM documents WHERE path = $path ORDER BY id"
+EXCLUDE = "INSERT INTO exclusions VALUES ($kind, $id, $now, $actor) ON CONFLICT DO NOTHING"
+READMIT = "DELETE FROM exclusions WHERE kind = $kind AND id = $id RETURNING id"
+EXCLUSIONS = "SELECT kind, id, excluded_at, actor FROM exclusions ORDER BY excluded_at, kind, id"
+COUNT_CURRENT_ITEMS = "SELECT count(*) FROM all_items WHERE is_current"
+RUN_SECONDS = "SELECT id, ended_at - started_at FROM step_runs WHERE ended_at IS NOT NULL"
+DATASETS_WITH_ITEMS = """
+SELECT v.id, (SELECT list(name ORDER BY name) FROM dataset_names n WHERE n.dataset_id = v.id), v.row_count, found.own
+FROM dataset_versions v
+JOIN (
+    SELECT dataset_id, count(*) AS own FROM dataset_items SEMI JOIN wanted ON wanted.id = item_id GROUP BY dataset_id
+) found ON found.dataset_id = v.id
+ORDER BY v.created_at, v.id
+"""
+
+# What nothing needs any more ------------------------------------------------------------------------------------------
+
+MODELS_AND_BASES = "SELECT id, path, lineage FROM models ORDER BY id"
+MODEL_NEEDS = "SELECT model_id, run_id, dataset_id FROM model_sources"
+DATASET_PATHS = "SELECT id, path FROM dataset_versions ORDER BY id"
+NEWEST_DATASETS = "SELECT DISTINCT arg_max(dataset_id, named_at) FROM dataset_names GROUP BY name"
+TRAINING_RUNS = "SELECT id, step, fingerprint, status FROM step_runs WHERE starts_with(step, 'train:') ORDER BY id"
+MARK_MODELS_REMOVED = """
+UPDATE models SET removed_at = $now WHERE removed_at IS NULL AND id IN (SELECT id FROM wanted)
+"""
+MARK_DATASETS_REMOVED = """
+UPDATE dataset_versions SET removed_at = $now WHERE removed_at IS NULL AND id IN (SELECT id FROM wanted)
+"""
 
 # Lineage --------------------------------------------------------------------------------------------------------------
 

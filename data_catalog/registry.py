@@ -48,6 +48,8 @@ class ModelDetails(Record):
 
     version: ModelVersion
     registered_at: float
+    removed_at: float | None
+    """When its files were removed, in seconds since the epoch; None while they are kept."""
     stages: tuple[Stage, ...]
     gates: tuple[GateRecord, ...]
     """The gates of its lineage that are in the catalogue."""
@@ -178,6 +180,7 @@ class Registry:
         with self._catalogue.store.writing() as con:
             current = pointers(con).get(to)
             _check_expected(to, current, expected_current)
+            _check_kept(con, chosen.id)
             gates = check_gates(con, chosen, overridden=override_reason is not None)
             details: dict[str, Any] = {"replaced": current, "gates": gates}
             if needs_approval or to in chosen.lineage.get(NEEDS_APPROVAL, ()):
@@ -230,6 +233,7 @@ class Registry:
             current = pointers(con)[stage]
             if version_stack(read_events(con, stage))[-2:] != [target, current]:
                 raise RegistryError(f"`{stage}` was moved by somebody else just now", next_step="look at its history")
+            _check_kept(con, target)
             event = self._append(con, actor, "rollback", stage, target, {"replaced": current})
             self._archive(con, actor, stage, current, target)
         self._files.write()
@@ -293,10 +297,11 @@ class Registry:
         version = self.resolve(name)
         with self._catalogue.store.reading() as con:
             current = pointers(con)
-            ((*_, registered_at),) = con.execute(queries.MODEL, {"id": version.id}).fetchall()
+            ((*_, registered_at, removed_at),) = con.execute(queries.MODEL, {"id": version.id}).fetchall()
             return ModelDetails(
                 version=version,
                 registered_at=registered_at,
+                removed_at=removed_at,
                 stages=tuple(stage for stage in Stage if current.get(stage) == version.id),
                 gates=tuple(gates_of(con, version)),
                 events=tuple(read_events(con, model_id=version.id)),
@@ -357,6 +362,15 @@ def _check_expected(stage: Stage, current: str | None, expected: str | None) -> 
         raise RegistryError(
             f"`{stage}` points to {current or 'nothing'}, not to {expected or 'nothing'}: somebody moved it",
             next_step="look at the stages (tutelage models) and decide again",
+        )
+
+
+def _check_kept(con: duckdb.DuckDBPyConnection, model_id: str) -> None:
+    """Refuse a version whose files were removed after they had been verified."""
+    if con.execute(queries.MODEL_REMOVED_AT, {"id": model_id}).fetchall()[0][0] is not None:
+        raise RegistryError(
+            f"the files of {model_id} were removed by `tutelage gc`: nothing pointed to it",
+            next_step="make it again (tutelage run CONFIG), or use another version: tutelage models",
         )
 
 

@@ -31,7 +31,8 @@ class RegistryEvent(Record):
     happened_at: float
     actor: str
     action: str
-    """`register`, `promote`, `archive` and `rollback` move a stage; `approve` does not."""
+    """`register`, `promote`, `archive` and `rollback` move a stage. `approve` does not, nor does `remove`, after which
+    the version's files are no longer kept."""
     stage: Stage
     model_id: str
     """The version that `stage` points to from now on, or that was approved for it."""

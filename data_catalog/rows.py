@@ -47,6 +47,7 @@ CHUNKS = _schema(
     id=_TEXT, document_id=_TEXT, start_char=_COUNT, end_char=_COUNT, heading_path=_TEXTS, text=_TEXT, split=_TEXT
 )
 REFUSALS = _schema(path=_TEXT, reason=_TEXT)
+EXCLUSIONS = _schema(kind=_TEXT, id=_TEXT, excluded_at=_NUMBER, actor=_TEXT)
 REQUESTS = _schema(
     key=_TEXT,
     model=_TEXT,

@@ -36,6 +36,8 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry("flows.commands.audit", "audit", "Verify and show the registry's log."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
     "trace": Entry("flows.commands.trace", "trace", "Show what an id was made from and what was made of it."),
+    "forget": Entry("flows.commands.forget", "forget", "Keep a document out, and find the models that saw it."),
+    "gc": Entry("flows.commands.gc", "gc", "List or delete what nothing needs any more."),
     "gate": Entry("flows.commands.gate", "gate", "Try a gate before it decides on anything."),
     "serve": Entry("flows.commands.serve", "serve", "Serve the flows: Prefect UI, typed forms, schedule."),
     "doctor": Entry("flows.commands.doctor", "doctor", "Check this machine and this project."),

@@ -71,7 +71,7 @@ def train(
         "replay": file_sha256(replay) if replay else None,
         "replay_share": stage.data.replay_share,
     }
-    directory = ctx.home / "stages" / f"{stage.name}-{StepRun.fingerprint_of(name, inputs)[:16]}"
+    directory = stage_directory(ctx.home, name, StepRun.fingerprint_of(name, inputs))
     job = TrainJob(
         spec=stage.train,
         model=start.path,
@@ -102,6 +102,11 @@ def train(
         detail=f"{stage.train.method.name}, {dataset.rows:,} rows",
     )
     return run, StudentModel(stage.name, job.output, str(run.result["model"]))
+
+
+def stage_directory(home: Path, step: str, fingerprint: str) -> Path:
+    """Return the folder of a training step, such as `train:sft`: its model, logs and checkpoints."""
+    return home / "stages" / f"{step.removeprefix('train:')}-{fingerprint[:16]}"
 
 
 def _tell_step(ctx: RunContext, name: str, event: Mapping[str, Any]) -> None:

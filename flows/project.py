@@ -1,7 +1,7 @@
 """Which project does a command mean? The options `--config` and `--home`, and the search when neither is given.
 
-Commands that look after a promoted model must work when the documents or the teacher are gone, so only the `home` key
-and the `promotion` section of a configuration are read here; the others are the business of `flows.config_file`.
+Commands that look after a promoted model must work when the documents or the teacher are gone, so only the `home` key,
+the `promotion` section and the student's path are read here; the rest is the business of `flows.config_file`.
 """
 
 from __future__ import annotations
@@ -113,6 +113,15 @@ def stages_needing_approval(project: Project) -> tuple[str, ...]:
             valid=f"keys of promotion: {', '.join(PromotionSpec.model_fields)}",
             next_step="edit that section; docs/configuration.md lists every key",
         ) from error
+
+
+def configured_student(project: Project) -> Path | None:
+    """Return the model directory that the project's configuration names as its student, if it does."""
+    if project.config is None:
+        return None
+    student = _content(project.config).get("student")
+    model = student.get("model") if isinstance(student, dict) else None
+    return (project.config.parent / Path(model).expanduser()).resolve() if isinstance(model, str) else None
 
 
 def known_home(config: Path | None = None, home: Path | None = None) -> Path | None:

@@ -190,6 +190,7 @@ def description_lines(details: ModelDetails) -> list[str]:
         version.id,
         f"  stages        {_stage_names(details) or 'none'}",
         f"  registered    {moment(details.registered_at)}",
+        *([f"  removed       {moment(details.removed_at)}"] if details.removed_at else []),
         f"  files in      {version.path}  ({_megabytes(version)} MB in {len(version.manifest)} files)",
     ]
     known = ("project", "base_path", "base", "teacher", "licence", "config_digest")
@@ -247,7 +248,9 @@ def _change(event: RegistryEvent) -> StageChange:
 
 def _event_line(event: RegistryEvent) -> str:
     if event.action == "approve":
-        return f"{event.model_id} is approved for {event.stage} until {moment(event.details['expires_at'])}"
+        return f"approve: {event.model_id} for {event.stage} until {moment(event.details['expires_at'])}"
+    if event.action == "remove":
+        return f"remove: the files of {event.model_id}"
     return f"{event.action}: {_change(event).sentence}"
 
 
