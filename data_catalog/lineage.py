@@ -142,13 +142,17 @@ def find_node(con: duckdb.DuckDBPyConnection, wanted: str) -> NodeKey:
     if wanted in set(Stage):
         pointers = dict(row[:2] for row in con.execute(queries.STAGE_POINTERS).fetchall())
         text = pointers.get(wanted, wanted)
-    found = [NodeKey(*row) for row in con.execute(queries.FIND_NODES, {"text": text}).fetchall()] if text else []
+    found = [
+        NodeKey(kind, one)
+        for kind in _kinds_for(text)
+        for (one,) in con.execute(queries.FIND_NODES[kind], {"text": text}).fetchall()
+    ]
     exact = [key for key in found if key.id == text]
     if len(exact or found) == 1:
         return (exact or found)[0]
     raise ConfigError(
         f"`{wanted}` fits {'several things' if found else 'nothing'} in the catalogue"
-        + (f": {', '.join(key.id for key in found)}" if found else ""),
+        + (f": {', '.join(key.id for key in found[:6])}" if found else ""),
         valid="an id or a unique prefix of one, a document's path, or candidate, staging, production, archived",
         next_step="give more digits" if found else "look for ids in the report, or in: tutelage models",
     )
@@ -159,19 +163,38 @@ def descendants(con: duckdb.DuckDBPyConnection, roots: Iterable[NodeKey]) -> set
     return {key for keys in _walk(con, roots, queries.CHILDREN).values() for key in keys}
 
 
-def _walk(con: duckdb.DuckDBPyConnection, roots: Iterable[NodeKey], step: str) -> _Neighbours:
-    """Return the neighbours of everything that can be reached from `roots`, one query per level."""
+def _kinds_for(text: str) -> list[str]:
+    """Return the kinds of things that `text` may name: one, and paths, where it starts with the prefix of its ids."""
+    if not text:
+        return []
+    prefix, dash, _ = text.partition("-")
+    told = [kind for kind, known in queries.ID_PREFIXES.items() if dash and known == prefix]
+    return [*(told or queries.ID_PREFIXES), "path"]
+
+
+def _walk(
+    con: duckdb.DuckDBPyConnection, roots: Iterable[NodeKey], steps: Sequence[tuple[str, str, str]]
+) -> _Neighbours:
+    """Return the neighbours of everything that can be reached from `roots`, a level at a time, sorted."""
     neighbours: defaultdict[NodeKey, list[NodeKey]] = defaultdict(list)
     frontier = set(roots)
     seen = set(frontier)
     while frontier:
-        con.register("wanted", rows.table(rows.NODES, (key._asdict() for key in frontier)))
+        by_kind: defaultdict[str, list[str]] = defaultdict(list)
+        for key in frontier:
+            by_kind[key.kind].append(key.id)
         found: set[NodeKey] = set()
-        for from_kind, from_id, to_kind, to_id in con.execute(step).fetchall():
-            neighbours[NodeKey(from_kind, from_id)].append(NodeKey(to_kind, to_id))
-            found.add(NodeKey(to_kind, to_id))
+        for from_kind, to_kind, sql in steps:
+            if from_kind in by_kind:
+                con.register("wanted", rows.ids(by_kind[from_kind]))
+                for from_id, to_id in con.execute(sql).fetchall():
+                    to = NodeKey(to_kind, to_id)
+                    neighbours[NodeKey(from_kind, from_id)].append(to)
+                    found.add(to)
         frontier = found - seen
         seen |= found
+    for reached in neighbours.values():
+        reached.sort()
     return neighbours
 
 

@@ -37,10 +37,23 @@ if TYPE_CHECKING:
 
     from data_catalog.catalogue import Catalogue
 
-__all__ = ["ModelDetails", "Registry", "RegistryEvent", "candidate_id", "model_manifest"]
+__all__ = ["ModelDetails", "ModelSummary", "Registry", "RegistryEvent", "candidate_id", "model_manifest"]
 
 _LOG = logging.getLogger(__name__)
 _TARGETS = (Stage.STAGING, Stage.PRODUCTION)
+
+
+class ModelSummary(Record):
+    """One version as a list of all shows it."""
+
+    id: str
+    registered_at: float
+    removed_at: float | None
+    """When its files were removed, in seconds since the epoch; None while they are kept."""
+    bytes: int
+    stages: tuple[Stage, ...]
+    gates: tuple[str, ...]
+    """Training stage and outcome of each gate that is in the catalogue, the oldest first."""
 
 
 class ModelDetails(Record):
@@ -287,10 +300,20 @@ class Registry:
                 _LOG.warning("%s", error.message)
         return found
 
-    def models(self) -> list[ModelVersion]:
+    def models(self) -> list[ModelSummary]:
         """Return every version, the newest first."""
         with self._catalogue.store.reading() as con:
-            return [rows.model_of(row) for row in con.execute(queries.MODELS).fetchall()]
+            return [
+                ModelSummary(
+                    id=row[0],
+                    registered_at=row[1],
+                    removed_at=row[2],
+                    bytes=row[3],
+                    stages=tuple(stage for stage in Stage if stage in row[4]),
+                    gates=tuple(row[5]),
+                )
+                for row in con.execute(queries.MODEL_SUMMARIES).fetchall()
+            ]
 
     def show(self, name: str) -> ModelDetails:
         """Return all that is known of the version with this id, unique prefix, or stage name."""

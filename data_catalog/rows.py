@@ -41,7 +41,6 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 
 IDS = _schema(id=_TEXT)
-NODES = _schema(kind=_TEXT, id=_TEXT)
 DOCUMENTS = _schema(id=_TEXT, path=_TEXT, title=_TEXT, text=_TEXT, media_type=_TEXT)
 CHUNKS = _schema(
     id=_TEXT, document_id=_TEXT, start_char=_COUNT, end_char=_COUNT, heading_path=_TEXTS, text=_TEXT, split=_TEXT

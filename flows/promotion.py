@@ -19,7 +19,7 @@ from data_catalog.catalogue import Catalogue
 from data_catalog.errors import ConfigError
 from data_catalog.evaluation_records import GateRecord
 from data_catalog.records import ModelVersion, Stage
-from data_catalog.registry import ModelDetails, Registry, RegistryEvent
+from data_catalog.registry import ModelDetails, ModelSummary, Registry, RegistryEvent
 
 Row = dict[str, object]
 NOTHING = "none"
@@ -139,8 +139,7 @@ def roll_back(home: Path, stage: Stage, *, actor: str) -> StageChange:
 
 def list_models(home: Path) -> list[Row]:
     """Return one row per version, the newest first."""
-    registry = Registry(Catalogue(home))
-    return [_model_row(registry.show(version.id)) for version in registry.models()]
+    return [_model_row(model) for model in Registry(Catalogue(home)).models()]
 
 
 def stage_history(home: Path, stage: Stage) -> list[Row]:
@@ -259,18 +258,18 @@ def _approver(event: RegistryEvent) -> str | None:
     return approval.get("by")
 
 
-def _model_row(details: ModelDetails) -> Row:
+def _model_row(model: ModelSummary) -> Row:
     return {
-        "model": details.version.id,
-        "stages": _stage_names(details),
-        "gates": ", ".join(f"{gate.stage_name} {gate.outcome}" for gate in details.gates),
-        "registered": moment(details.registered_at),
-        "MB": _megabytes(details.version),
+        "model": model.id,
+        "stages": _stage_names(model),
+        "gates": ", ".join(model.gates),
+        "registered": moment(model.registered_at),
+        "MB": f"{model.bytes / 1e6:.1f}" if model.removed_at is None else "removed",
     }
 
 
-def _stage_names(details: ModelDetails) -> str:
-    return ", ".join(stage.value for stage in details.stages)
+def _stage_names(model: ModelSummary | ModelDetails) -> str:
+    return ", ".join(stage.value for stage in model.stages)
 
 
 def _megabytes(version: ModelVersion) -> str:
