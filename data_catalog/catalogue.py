@@ -33,7 +33,7 @@ from data_catalog.records import (
     StepRun,
     Verdict,
 )
-from data_catalog.salvage import read_answers
+from data_catalog.salvage import read_answers, read_exclusions
 from data_catalog.store import Store, damaged_name
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Catalogue:
         self.datasets_dir.mkdir(exist_ok=True)
         self.models_dir.mkdir(exist_ok=True)
         if self.store.created and damaged_name(self.path).exists():
-            self._take_over_answers(damaged_name(self.path))
+            self._take_over(damaged_name(self.path))
 
     # Runs of the project -------------------------------------------------------------------------------------------
 
@@ -189,13 +189,20 @@ class Catalogue:
                 )
             _bulk(con, queries.INSERT_COMPLETIONS, answer_table, now)
 
-    def _take_over_answers(self, damaged: Path) -> None:
+    def _take_over(self, damaged: Path) -> None:
         request_table, answer_table = read_answers(damaged)
+        exclusion_table = read_exclusions(damaged)
         with self.store.writing() as con:
             now = {"now": self.clock()}
             _bulk(con, queries.INSERT_REQUESTS, request_table, now)
             _bulk(con, queries.INSERT_COMPLETIONS, answer_table, now)
-        _LOG.warning("took over %d answers from the damaged catalogue %s", answer_table.num_rows, damaged)
+            _bulk(con, queries.TAKE_OVER_EXCLUSIONS, exclusion_table)
+        _LOG.warning(
+            "took over %d answers and %d exclusions (tutelage forget) from the damaged catalogue %s",
+            answer_table.num_rows,
+            exclusion_table.num_rows,
+            damaged,
+        )
 
     # Items and verdicts --------------------------------------------------------------------------------------------
 

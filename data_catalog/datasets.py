@@ -122,6 +122,12 @@ def read_rows(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
         raise _damaged(path, f"a payload is not JSON: {error}") from error
 
 
+def remove_dataset_files(path: Path) -> None:
+    """Delete a dataset's Parquet file and the digest beside it; what is gone already is no error."""
+    _digest_file(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
 def _check_items(name: str, kind: Kind, split: Split, items: Sequence[Item]) -> None:
     if not items:
         raise DataError(
@@ -195,9 +201,9 @@ def _record(catalogue: Catalogue, version: DatasetVersion, item_ids: Sequence[st
             )
             con.register("wanted", rows.ids(item_ids))
             con.execute(queries.INSERT_DATASET_ITEMS, {"dataset_id": version.id})
-        elif known[0][0] != version.sha256:
-            # The same items as another pyarrow encodes them.
-            con.execute(queries.UPDATE_DATASET_DIGEST, {"id": version.id, "sha256": version.sha256})
+        elif known[0] != (version.sha256, None):
+            # The same items as another pyarrow encodes them, or a file that had been removed.
+            con.execute(queries.UPDATE_DATASET, {"id": version.id, "sha256": version.sha256})
         con.execute(queries.NAME_DATASET, {"name": version.name, "id": version.id, "now": now})
 
 

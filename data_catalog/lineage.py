@@ -64,19 +64,21 @@ class TraceNode(Record):
         return Reached(kind=kind, count=0, ids=())
 
 
-class _Key(NamedTuple):
+class NodeKey(NamedTuple):
+    """What identifies anything in the catalogue; `kind` as in `TraceNode`."""
+
     kind: str
     id: str
 
 
-_Neighbours = Mapping[_Key, Sequence[_Key]]
+_Neighbours = Mapping[NodeKey, Sequence[NodeKey]]
 
 
 @dataclass(frozen=True)
 class _Branch:
     """One shown node of one direction, before it has a label."""
 
-    key: _Key
+    key: NodeKey
     children: tuple[_Branch, ...] = ()
     hidden: Mapping[str, int] | None = None
     shown_before: bool = False
@@ -94,9 +96,9 @@ def trace(catalogue: Catalogue, wanted: str, *, fan_out: int = _FAN_OUT) -> Trac
         ConfigError: nothing, or more than one thing, has that name.
     """
     with catalogue.store.reading() as con:
-        root = _find(con, wanted)
-        above = _walk(con, root, queries.PARENTS)
-        below = _walk(con, root, queries.CHILDREN)
+        root = find_node(con, wanted)
+        above = _walk(con, [root], queries.PARENTS)
+        below = _walk(con, [root], queries.CHILDREN)
         up = _branch(root, above, fan_out, set())
         down = _branch(root, below, fan_out, set())
         labels = _labels(con, {*_keys(up), *_keys(down)})
@@ -130,44 +132,78 @@ def render_tree(node: TraceNode) -> str:
     return "\n".join(lines)
 
 
-def _find(con: duckdb.DuckDBPyConnection, wanted: str) -> _Key:
+def find_node(con: duckdb.DuckDBPyConnection, wanted: str) -> NodeKey:
+    """Return what an id, a unique prefix of one, a document's path or a stage's name means.
+
+    Raises:
+        ConfigError: nothing, or more than one thing, has that name.
+    """
     text = wanted
     if wanted in set(Stage):
         pointers = dict(row[:2] for row in con.execute(queries.STAGE_POINTERS).fetchall())
         text = pointers.get(wanted, wanted)
-    found = [_Key(*row) for row in con.execute(queries.FIND_NODES, {"text": text}).fetchall()] if text else []
+    found = [
+        NodeKey(kind, one)
+        for kind in _kinds_for(text)
+        for (one,) in con.execute(queries.FIND_NODES[kind], {"text": text}).fetchall()
+    ]
     exact = [key for key in found if key.id == text]
     if len(exact or found) == 1:
         return (exact or found)[0]
     raise ConfigError(
         f"`{wanted}` fits {'several things' if found else 'nothing'} in the catalogue"
-        + (f": {', '.join(key.id for key in found)}" if found else ""),
+        + (f": {', '.join(key.id for key in found[:6])}" if found else ""),
         valid="an id or a unique prefix of one, a document's path, or candidate, staging, production, archived",
         next_step="give more digits" if found else "look for ids in the report, or in: tutelage models",
     )
 
 
-def _walk(con: duckdb.DuckDBPyConnection, root: _Key, step: str) -> _Neighbours:
-    """Return the neighbours of everything that can be reached from `root`, one query per level."""
-    neighbours: defaultdict[_Key, list[_Key]] = defaultdict(list)
-    seen, frontier = {root}, {root}
+def descendants(con: duckdb.DuckDBPyConnection, roots: Iterable[NodeKey]) -> set[NodeKey]:
+    """Return everything that was made from `roots`, directly or not, without them."""
+    return {key for keys in _walk(con, roots, queries.CHILDREN).values() for key in keys}
+
+
+def _kinds_for(text: str) -> list[str]:
+    """Return the kinds of things that `text` may name: one, and paths, where it starts with the prefix of its ids."""
+    if not text:
+        return []
+    prefix, dash, _ = text.partition("-")
+    told = [kind for kind, known in queries.ID_PREFIXES.items() if dash and known == prefix]
+    return [*(told or queries.ID_PREFIXES), "path"]
+
+
+def _walk(
+    con: duckdb.DuckDBPyConnection, roots: Iterable[NodeKey], steps: Sequence[tuple[str, str, str]]
+) -> _Neighbours:
+    """Return the neighbours of everything that can be reached from `roots`, a level at a time, sorted."""
+    neighbours: defaultdict[NodeKey, list[NodeKey]] = defaultdict(list)
+    frontier = set(roots)
+    seen = set(frontier)
     while frontier:
-        con.register("wanted", rows.table(rows.NODES, (key._asdict() for key in frontier)))
-        found: set[_Key] = set()
-        for from_kind, from_id, to_kind, to_id in con.execute(step).fetchall():
-            neighbours[_Key(from_kind, from_id)].append(_Key(to_kind, to_id))
-            found.add(_Key(to_kind, to_id))
+        by_kind: defaultdict[str, list[str]] = defaultdict(list)
+        for key in frontier:
+            by_kind[key.kind].append(key.id)
+        found: set[NodeKey] = set()
+        for from_kind, to_kind, sql in steps:
+            if from_kind in by_kind:
+                con.register("wanted", rows.ids(by_kind[from_kind]))
+                for from_id, to_id in con.execute(sql).fetchall():
+                    to = NodeKey(to_kind, to_id)
+                    neighbours[NodeKey(from_kind, from_id)].append(to)
+                    found.add(to)
         frontier = found - seen
         seen |= found
+    for reached in neighbours.values():
+        reached.sort()
     return neighbours
 
 
-def _branch(key: _Key, neighbours: _Neighbours, fan_out: int, seen: set[_Key]) -> _Branch:
+def _branch(key: NodeKey, neighbours: _Neighbours, fan_out: int, seen: set[NodeKey]) -> _Branch:
     """Cut the graph to a tree: each node is opened once, and shows at most `fan_out` neighbours of each kind."""
     if key in seen:
         return _Branch(key, shown_before=bool(neighbours.get(key)))
     seen.add(key)
-    by_kind: defaultdict[str, list[_Key]] = defaultdict(list)
+    by_kind: defaultdict[str, list[NodeKey]] = defaultdict(list)
     for neighbour in neighbours.get(key, ()):
         by_kind[neighbour.kind].append(neighbour)
     shown = [entry for entries in by_kind.values() for entry in entries[:fan_out]]
@@ -178,13 +214,13 @@ def _branch(key: _Key, neighbours: _Neighbours, fan_out: int, seen: set[_Key]) -
     )
 
 
-def _keys(branch: _Branch) -> Iterable[_Key]:
+def _keys(branch: _Branch) -> Iterable[NodeKey]:
     yield branch.key
     for child in branch.children:
         yield from _keys(child)
 
 
-def _labels(con: duckdb.DuckDBPyConnection, keys: Iterable[_Key]) -> dict[_Key, str]:
+def _labels(con: duckdb.DuckDBPyConnection, keys: Iterable[NodeKey]) -> dict[NodeKey, str]:
     by_kind: defaultdict[str, list[str]] = defaultdict(list)
     distinct = set(keys)
     for key in distinct:
@@ -196,11 +232,11 @@ def _labels(con: duckdb.DuckDBPyConnection, keys: Iterable[_Key]) -> dict[_Key, 
             continue
         con.register("wanted", rows.ids(wanted))
         for one, label in con.execute(queries.LABELS[kind]).fetchall():
-            labels[_Key(kind, one)] = _short(label)
+            labels[NodeKey(kind, one)] = _short(label)
     return labels
 
 
-def _node(branch: _Branch, labels: Mapping[_Key, str], *, upwards: bool) -> TraceNode:
+def _node(branch: _Branch, labels: Mapping[NodeKey, str], *, upwards: bool) -> TraceNode:
     children = tuple(_node(child, labels, upwards=upwards) for child in branch.children)
     hidden = branch.hidden or {}
     return TraceNode(
@@ -215,7 +251,7 @@ def _node(branch: _Branch, labels: Mapping[_Key, str], *, upwards: bool) -> Trac
     )
 
 
-def _reached(root: _Key, neighbours: _Neighbours) -> tuple[Reached, ...]:
+def _reached(root: NodeKey, neighbours: _Neighbours) -> tuple[Reached, ...]:
     everything = {key for keys in neighbours.values() for key in keys} - {root}
     counts = Counter(key.kind for key in everything)
     return tuple(

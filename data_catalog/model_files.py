@@ -24,6 +24,7 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".jobli
 _CODE = frozenset({".py", ".pyc", ".so"})
 _MODEL_CARD = "README.md"
 _INCOMING = ".incoming-"
+_REMOVED = ".removed-"
 
 
 def model_manifest(directory: Path) -> Manifest:
@@ -99,6 +100,18 @@ def _put_in_place(staging: Path, target: Path) -> None:
     for directory in _directories(target):
         directory.chmod(0o555)
     sync(target.parent)
+
+
+def remove_directory(directory: Path) -> None:
+    """Delete a read-only model directory: it loses its name first, so that a kill leaves no half model under it."""
+    doomed = directory.with_name(f"{_REMOVED}{directory.name}")
+    if directory.exists():
+        directory.rename(doomed)
+        sync(doomed.parent)
+    for abandoned in directory.parent.glob(f"{_REMOVED}*"):
+        for entry in _directories(abandoned):
+            entry.chmod(0o755)
+        shutil.rmtree(abandoned)
 
 
 def _directories(top: Path) -> list[Path]:

@@ -84,6 +84,11 @@ SELECT request_key, text, text_escaped, finish_reason, prompt_tokens, completion
 FROM completions WHERE rowid >= $first AND rowid < $last
 """
 
+SALVAGE_EXCLUSIONS = """
+SELECT kind, id, excluded_at, actor FROM exclusions WHERE rowid >= $first AND rowid < $last
+"""
+TAKE_OVER_EXCLUSIONS = "INSERT INTO exclusions BY NAME SELECT * FROM incoming ON CONFLICT DO NOTHING"
+
 # Items and verdicts ---------------------------------------------------------------------------------------------------
 
 UPSERT_ITEMS = """
@@ -221,10 +226,16 @@ FROM gates SEMI JOIN wanted ON wanted.id = gates.id ORDER BY created_at, gates.i
 
 # Dataset versions -----------------------------------------------------------------------------------------------------
 
-DATASET_EXISTS = "SELECT sha256 FROM dataset_versions WHERE id = $id"
-INSERT_DATASET = "INSERT INTO dataset_versions VALUES ($id, $kind, $rows, $path, $sha256, $now)"
-UPDATE_DATASET_DIGEST = "UPDATE dataset_versions SET sha256 = $sha256 WHERE id = $id"
-NAME_DATASET = "INSERT INTO dataset_names VALUES ($name, $id, $now) ON CONFLICT DO NOTHING"
+DATASET_EXISTS = "SELECT sha256, removed_at FROM dataset_versions WHERE id = $id"
+INSERT_DATASET = """
+INSERT INTO dataset_versions (id, kind, row_count, path, sha256, created_at)
+VALUES ($id, $kind, $rows, $path, $sha256, $now)
+"""
+UPDATE_DATASET = "UPDATE dataset_versions SET sha256 = $sha256, removed_at = NULL WHERE id = $id"
+NAME_DATASET = """
+INSERT INTO dataset_names VALUES ($name, $id, $now)
+ON CONFLICT (name, dataset_id) DO UPDATE SET named_at = excluded.named_at
+"""
 INSERT_DATASET_ITEMS = "INSERT INTO dataset_items SELECT $dataset_id, id FROM wanted"
 DATASETS = """
 SELECT v.id, n.name, v.kind, v.row_count, v.path, v.sha256
@@ -236,11 +247,35 @@ DATASET_ITEMS = "SELECT item_id FROM dataset_items WHERE dataset_id = $id ORDER 
 
 # The registry ---------------------------------------------------------------------------------------------------------
 
-MODEL = "SELECT id, path, manifest, lineage, registered_at FROM models WHERE id = $id"
-MODELS = "SELECT id, path, manifest, lineage, registered_at FROM models ORDER BY registered_at DESC, id"
+MODEL = "SELECT id, path, manifest, lineage, registered_at, removed_at FROM models WHERE id = $id"
+MODELS = "SELECT id, path, manifest, lineage, registered_at, removed_at FROM models ORDER BY registered_at DESC, id"
+MODEL_SUMMARIES = """
+SELECT
+    models.id,
+    registered_at,
+    removed_at,
+    list_sum(CAST(json_extract(manifest, '$[*][1]') AS BIGINT[])),
+    coalesce(pointing.stages, []),
+    coalesce(gated.outcomes, [])
+FROM models
+LEFT JOIN (
+    SELECT model_id, list(stage) AS stages FROM stage_pointers GROUP BY model_id
+) pointing ON pointing.model_id = models.id
+LEFT JOIN (
+    SELECT model_id, list(stage_name || ' ' || outcome ORDER BY created_at, id) AS outcomes
+    FROM (SELECT DISTINCT model_id, gate_id FROM model_sources) JOIN gates ON gates.id = gate_id GROUP BY model_id
+) gated ON gated.model_id = models.id
+ORDER BY registered_at DESC, models.id
+"""
+MODEL_REMOVED_AT = "SELECT removed_at FROM models WHERE id = $id"
+MODEL_IDS = """
+SELECT id FROM models
+WHERE id = $name OR ($name != '' AND (starts_with(id, $name) OR starts_with(id, 'model-' || $name)))
+ORDER BY id
+"""
 UPSERT_MODEL = """
-INSERT INTO models VALUES ($id, $path, $manifest, $lineage, $now)
-ON CONFLICT (id) DO UPDATE SET lineage = excluded.lineage
+INSERT INTO models (id, path, manifest, lineage, registered_at) VALUES ($id, $path, $manifest, $lineage, $now)
+ON CONFLICT (id) DO UPDATE SET lineage = excluded.lineage, removed_at = NULL
 """
 CLEAR_MODEL_SOURCES = "DELETE FROM model_sources WHERE model_id = $id"
 INSERT_MODEL_SOURCES = "INSERT INTO model_sources BY NAME SELECT * FROM incoming"
@@ -251,27 +286,110 @@ VALUES ($seq, $happened_at, $actor, $action, $stage, $model_id, $details, $previ
 """
 EVENTS = """
 SELECT seq, happened_at, actor, action, stage, model_id, details, previous_hash, hash FROM registry_events
-WHERE $stage IS NULL OR stage = $stage ORDER BY seq
+WHERE ($stage IS NULL OR stage = $stage) AND ($model_id IS NULL OR model_id = $model_id) ORDER BY seq
 """
 STAGE_POINTERS = "SELECT stage, model_id, seq, hash FROM stage_pointers"
 
+# Forgetting -----------------------------------------------------------------------------------------------------------
+
+DOCUMENTS_AT_PATH = "SELECT id FROM documents WHERE path = $path ORDER BY id"
+EXCLUDE = "INSERT INTO exclusions VALUES ($kind, $id, $now, $actor) ON CONFLICT DO NOTHING"
+READMIT = "DELETE FROM exclusions WHERE kind = $kind AND id = $id RETURNING id"
+EXCLUSIONS = "SELECT kind, id, excluded_at, actor FROM exclusions ORDER BY excluded_at, kind, id"
+COUNT_CURRENT_ITEMS = "SELECT count(*) FROM all_items WHERE is_current"
+RUN_SECONDS = "SELECT id, ended_at - started_at FROM step_runs WHERE ended_at IS NOT NULL"
+DATASETS_WITH_ITEMS = """
+SELECT v.id, (SELECT list(name ORDER BY name) FROM dataset_names n WHERE n.dataset_id = v.id), v.row_count, found.own
+FROM dataset_versions v
+JOIN (
+    SELECT dataset_id, count(*) AS own FROM dataset_items SEMI JOIN wanted ON wanted.id = item_id GROUP BY dataset_id
+) found ON found.dataset_id = v.id
+ORDER BY v.created_at, v.id
+"""
+
+# What nothing needs any more ------------------------------------------------------------------------------------------
+
+MODELS_AND_BASES = "SELECT id, path, lineage FROM models ORDER BY id"
+MODEL_NEEDS = "SELECT model_id, run_id, dataset_id FROM model_sources"
+DATASET_PATHS = "SELECT id, path FROM dataset_versions ORDER BY id"
+NEWEST_DATASETS = "SELECT DISTINCT arg_max(dataset_id, named_at) FROM dataset_names GROUP BY name"
+TRAINING_RUNS = "SELECT id, step, fingerprint, status FROM step_runs WHERE starts_with(step, 'train:') ORDER BY id"
+MARK_MODELS_REMOVED = """
+UPDATE models SET removed_at = $now WHERE removed_at IS NULL AND id IN (SELECT id FROM wanted)
+"""
+MARK_DATASETS_REMOVED = """
+UPDATE dataset_versions SET removed_at = $now WHERE removed_at IS NULL AND id IN (SELECT id FROM wanted)
+"""
+
 # Lineage --------------------------------------------------------------------------------------------------------------
 
-FIND_NODES = """
-SELECT kind, id FROM lineage_nodes
-WHERE id = $text OR (kind != 'path' AND (starts_with(id, $text) OR starts_with(split_part(id, '-', 2), $text)))
-ORDER BY id = $text DESC, kind, id LIMIT 6
+# A union of all kinds would be read as a whole at every step; a step reads the few tables that its kinds stand in.
+
+ID_PREFIXES = {
+    "document": "doc",
+    "chunk": "chunk",
+    "request": "req",
+    "item": "item",
+    "dataset": "dataset",
+    "run": "run",
+    "gate": "gate",
+    "model": "model",
+}
+"""What the ids of each kind of thing start with."""
+_NODE_TABLES = {
+    "document": ("documents", "id"),
+    "chunk": ("chunks", "id"),
+    "request": ("requests", "key"),
+    "item": ("items", "id"),
+    "dataset": ("dataset_versions", "id"),
+    "run": ("step_runs", "id"),
+    "gate": ("gates", "id"),
+    "model": ("models", "id"),
+}
+_FIND_NODE = """
+SELECT {column} FROM {table}
+WHERE {column} = $text OR starts_with({column}, $text) OR starts_with({column}, '{prefix}-' || $text)
+ORDER BY {column} = $text DESC, {column} LIMIT 6
 """
-PARENTS = """
-SELECT DISTINCT child_kind, child_id, parent_kind, parent_id FROM lineage_edges
-SEMI JOIN wanted ON wanted.kind = child_kind AND wanted.id = child_id
-ORDER BY ALL
+FIND_NODES = {
+    kind: _FIND_NODE.format(table=table, column=column, prefix=ID_PREFIXES[kind])
+    for kind, (table, column) in _NODE_TABLES.items()
+} | {"path": "SELECT DISTINCT path FROM documents WHERE path = $text"}
+"""The things of one kind that $text is the id, or the beginning of the id, of; six at most, an exact one first."""
+
+_PARSED = "(SELECT unnest(request_keys) AS request_key, id FROM items{only})"
+_EDGES = (
+    ("path", "document", "documents", "path", "id"),
+    ("document", "chunk", "chunks", "document_id", "id"),
+    ("chunk", "request", "requests", "chunk_id", "key"),
+    ("document", "request", "(FROM requests WHERE chunk_id IS NULL)", "document_id", "key"),
+    ("item", "request", "requests", "item_id", "key"),
+    ("request", "item", _PARSED, "request_key", "id"),
+    ("chunk", "item", "items", "chunk_id", "id"),
+    ("document", "item", "(FROM items WHERE chunk_id IS NULL)", "document_id", "id"),
+    ("item", "dataset", "dataset_items", "item_id", "dataset_id"),
+    ("dataset", "run", "model_sources", "dataset_id", "run_id"),
+    ("dataset", "model", "(FROM model_sources WHERE run_id IS NULL)", "dataset_id", "model_id"),
+    ("run", "model", "model_sources", "run_id", "model_id"),
+    ("gate", "model", "model_sources", "gate_id", "model_id"),
+)
+"""What is made from what: parent and child kind, the table that says so, and its columns of parents and children."""
+_STEP = """
+SELECT DISTINCT edges.{from_column}, edges.{to_column} FROM {table} AS edges
+SEMI JOIN wanted ON wanted.id = edges.{from_column}
+WHERE edges.{to_column} IS NOT NULL ORDER BY ALL
 """
-CHILDREN = """
-SELECT DISTINCT parent_kind, parent_id, child_kind, child_id FROM lineage_edges
-SEMI JOIN wanted ON wanted.kind = parent_kind AND wanted.id = parent_id
-ORDER BY ALL
-"""
+CHILDREN = tuple(
+    (above, below, _STEP.format(table=table.format(only=""), from_column=parents, to_column=children))
+    for above, below, table, parents, children in _EDGES
+)
+"""(kind, kind of its children, statement that finds them for `wanted`)."""
+_ONLY_WANTED = " SEMI JOIN wanted ON wanted.id = items.id"
+PARENTS = tuple(
+    (below, above, _STEP.format(table=table.format(only=_ONLY_WANTED), from_column=children, to_column=parents))
+    for above, below, table, parents, children in _EDGES
+)
+"""(kind, kind of its parents, statement that finds them for `wanted`)."""
 LABELS = {
     "document": """
         SELECT id, title || ' · ' || path || CASE WHEN withdrawn_at IS NULL THEN '' ELSE ' · withdrawn' END
@@ -282,13 +400,15 @@ LABELS = {
         FROM chunks SEMI JOIN wanted USING (id)""",
     "request": """
         SELECT key, purpose || ' · ' || template || ' · ' || coalesce('answered: ' || text, 'not answered')
-        FROM requests SEMI JOIN wanted ON wanted.id = requests.key
-        LEFT JOIN completions ON completions.request_key = requests.key""",
+        FROM (FROM requests SEMI JOIN wanted ON wanted.id = requests.key) AS requests
+        LEFT JOIN (FROM completions SEMI JOIN wanted ON wanted.id = request_key) AS completions
+            ON completions.request_key = requests.key""",
     "item": """
         SELECT items.id, any_value(recipe) || ' · ' || any_value(split) || ' · '
             || coalesce(string_agg(check_name || ' ' || outcome, ', ' ORDER BY decided_at, position), 'no verdict')
             || ' · ' || any_value(payload)
-        FROM items SEMI JOIN wanted ON wanted.id = items.id LEFT JOIN verdicts ON verdicts.item_id = items.id
+        FROM (FROM items SEMI JOIN wanted ON wanted.id = items.id) AS items
+        LEFT JOIN (FROM verdicts SEMI JOIN wanted ON wanted.id = item_id) AS verdicts ON verdicts.item_id = items.id
         GROUP BY items.id""",
     "dataset": """
         SELECT v.id, string_agg(n.name, ', ' ORDER BY n.name) || ' · ' || any_value(kind) || ' · '

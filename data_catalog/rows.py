@@ -41,12 +41,12 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 
 IDS = _schema(id=_TEXT)
-NODES = _schema(kind=_TEXT, id=_TEXT)
 DOCUMENTS = _schema(id=_TEXT, path=_TEXT, title=_TEXT, text=_TEXT, media_type=_TEXT)
 CHUNKS = _schema(
     id=_TEXT, document_id=_TEXT, start_char=_COUNT, end_char=_COUNT, heading_path=_TEXTS, text=_TEXT, split=_TEXT
 )
 REFUSALS = _schema(path=_TEXT, reason=_TEXT)
+EXCLUSIONS = _schema(kind=_TEXT, id=_TEXT, excluded_at=_NUMBER, actor=_TEXT)
 REQUESTS = _schema(
     key=_TEXT,
     model=_TEXT,

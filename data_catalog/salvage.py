@@ -1,4 +1,7 @@
-"""Read what can still be read from a damaged catalogue: answers cost hours of a teacher, all else can be made again."""
+"""Read what can still be read from a damaged catalogue, and can't be made again.
+
+Answers cost hours of a teacher, and what somebody has excluded must not come back unseen. All else can be made again.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,13 @@ def read_answers(damaged: Path) -> tuple[pa.Table, pa.Table]:
     return (
         rows.table(rows.REQUESTS, requests),
         rows.table(rows.COMPLETIONS, (row for row in answers if row["request_key"] in known)),
+    )
+
+
+def read_exclusions(damaged: Path) -> pa.Table:
+    """Return the readable exclusions; damage as in `read_answers`."""
+    return rows.table(
+        rows.EXCLUSIONS, _readable_rows(damaged, "exclusions", queries.SALVAGE_EXCLUSIONS, rows.EXCLUSIONS)
     )
 
 

@@ -6,7 +6,7 @@ The sections are the specs of the packages; this module only puts them together 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,6 +75,14 @@ class ScheduleSpec(Spec):
     """IANA name, such as `Asia/Shanghai`."""
 
 
+class PromotionSpec(Spec):
+    """What a promotion demands beside gates that passed and bytes that are unchanged."""
+
+    needs_approval: tuple[Literal["staging", "production"], ...] = ()
+    """Stages that a model enters only with `tutelage approve`, such as `[production]`. A model that was made under this
+    rule keeps it, also where a command names only the project's home."""
+
+
 class Config(Spec):
     """A project."""
 
@@ -91,4 +99,5 @@ class Config(Spec):
     """JSONL of general rows that keep the student's other skills."""
     suites: dict[str, SuiteSpec] = Field(default_factory=dict)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
+    promotion: PromotionSpec = PromotionSpec()
     schedule: ScheduleSpec = ScheduleSpec()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
 from data_catalog.catalogue import DocumentDiff
 from data_catalog.datasets import write_dataset
 from data_catalog.errors import DataError
+from data_catalog.exclusions import Exclusion, exclusion_of, list_exclusions
 from data_catalog.identity import digest
 from data_catalog.records import Chunk, Completion, DatasetVersion, Document, Item, Kind, Request, Split, Verdict
 from flows.config import StageConfig
@@ -105,7 +107,9 @@ def ingest(ctx: RunContext) -> Ingested:
     spec = ctx.config.documents
     ctx.reporter.step_started("ingest")
     on_progress = partial(ctx.reporter.step_progress, "ingest", detail="files parsed")
-    read = read_documents(spec, document_parser(ctx.home, on_progress))
+    read = without_excluded(
+        read_documents(spec, document_parser(ctx.home, on_progress)), list_exclusions(ctx.catalogue)
+    )
     count_tokens = load_counter(ctx.config.student.model)
     chunks = [chunk for document in read.documents for chunk in cut(document, spec, count_tokens)]
     refused = [(refusal.path, refusal.reason) for refusal in read.refusals]
@@ -115,6 +119,20 @@ def ingest(ctx: RunContext) -> Ingested:
     for line in ingest_notes(read, seen):
         ctx.reporter.note(line)
     return Ingested(seen.documents, seen.chunks, read.refusals, diff, read.remarks)
+
+
+def without_excluded(read: ReadResult, exclusions: Sequence[Exclusion]) -> ReadResult:
+    """Return what was read without the documents that are excluded, which are refused by name."""
+    kept, refused = [], []
+    for document in read.documents:
+        exclusion = exclusion_of(document, exclusions)
+        if exclusion is None:
+            kept.append(document)
+            continue
+        day = f"{datetime.fromtimestamp(exclusion.excluded_at, UTC):%Y-%m-%d}"
+        reason = f"excluded by `tutelage forget` on {day} ({exclusion.actor}); --undo takes it back"
+        refused.append(Refusal(document.path, reason))
+    return replace(read, documents=tuple(kept), refusals=(*read.refusals, *refused))
 
 
 def _ingest_line(documents: int, chunks: int, diff: DocumentDiff, refused: int) -> str:

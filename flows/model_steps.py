@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_catalog.approvals import NEEDS_APPROVAL
 from data_catalog.evaluation_records import GateRecord, SampleScore
 from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
@@ -70,7 +71,7 @@ def train(
         "replay": file_sha256(replay) if replay else None,
         "replay_share": stage.data.replay_share,
     }
-    directory = ctx.home / "stages" / f"{stage.name}-{StepRun.fingerprint_of(name, inputs)[:16]}"
+    directory = stage_directory(ctx.home, name, StepRun.fingerprint_of(name, inputs))
     job = TrainJob(
         spec=stage.train,
         model=start.path,
@@ -101,6 +102,11 @@ def train(
         detail=f"{stage.train.method.name}, {dataset.rows:,} rows",
     )
     return run, StudentModel(stage.name, job.output, str(run.result["model"]))
+
+
+def stage_directory(home: Path, step: str, fingerprint: str) -> Path:
+    """Return the folder of a training step, such as `train:sft`: its model, logs and checkpoints."""
+    return home / "stages" / f"{step.removeprefix('train:')}-{fingerprint[:16]}"
 
 
 def _tell_step(ctx: RunContext, name: str, event: Mapping[str, Any]) -> None:
@@ -221,6 +227,7 @@ def register(ctx: RunContext, stages: Sequence[TrainedStage], config_digest: str
         "teacher": ctx.config.teacher.model,
         "licence": ctx.config.student.licence,
         "config_digest": config_digest,
+        NEEDS_APPROVAL: list(ctx.config.promotion.needs_approval),
         "stages": [
             {
                 "name": trained.stage.name,

@@ -133,8 +133,8 @@ def refresh(config: Config, reporter: Reporter) -> RefreshSummary:
 
 
 def config_digest(config: Config) -> str:
-    """Return the digest of what the configuration says, without where things lie on this machine."""
-    said = config.model_dump(mode="json", exclude={"home", "schedule"})
+    """Return the digest of what the configuration says of the model; where it lies and who promotes it is left out."""
+    said = config.model_dump(mode="json", exclude={"home", "promotion", "schedule"})
     return digest(said)
 
 

@@ -34,10 +34,10 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from pydantic import Field
 
-from data_catalog.errors import CatalogueBusy, GateError
+from data_catalog.errors import CatalogueBusy, ConfigError, GateError
 from data_catalog.records import Stage
 from flows.progress import Reporter
-from flows.project import find_project
+from flows.project import find_project, stages_needing_approval
 from flows.server import REPORTS_URL, SERVED_BY
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class PromotionStage(StrEnum):
 ConfigPath = Annotated[str, Field(min_length=1)]
 WaitMinutes = Annotated[int, Field(ge=0, le=1440)]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
+ExpectedModel = Annotated[str, Field(max_length=200)]
 Reason = Annotated[str, Field(max_length=2000)]
 
 
@@ -88,6 +89,12 @@ def pipeline(
     from flows.pipeline import run
 
     settings = load_config(Path(config))
+    if promote_to in settings.promotion.needs_approval:
+        raise ConfigError(
+            f"`promote_to: {promote_to}`, which this project opens only with an approval (promotion.needs_approval)",
+            valid="nobody can approve a model before it is made",
+            next_step="run with `promote_to: nothing`, then `tutelage approve` and `tutelage promote` the candidate",
+        )
     with flow_reporter() as reporter:
         try:
             summary = when_free(lambda: run(settings, reporter), wait_minutes, reporter.note)
@@ -133,8 +140,11 @@ def promote(
     to: PromotionStage = PromotionStage.STAGING,
     override: bool = False,
     reason: Reason = "",
+    expect: ExpectedModel = "",
 ) -> dict[str, Any]:
     """Let a stage name point to a model version whose gates passed and whose bytes are unchanged.
+
+    Where the configuration demands an approval for the stage, give it first: `tutelage approve`.
 
     Args:
         config: The project's configuration file, on the machine that serves this flow.
@@ -142,12 +152,21 @@ def promote(
         to: The stage that the model is promoted to.
         override: Promote although the gates did not pass. Recorded for ever, together with the reason.
         reason: Why the gates are overridden.
+        expect: The model that the stage must point to now, or `none`; empty does not look.
     """
     from flows.promotion import promote_model
 
-    home = find_project(Path(config)).home
+    project = find_project(Path(config))
     with flow_reporter() as reporter:
-        change = promote_model(home, version, Stage(to), override_reason=reason if override else None, actor=run_name())
+        change = promote_model(
+            project.home,
+            version,
+            Stage(to),
+            override_reason=reason if override else None,
+            expected=expect or None,
+            needs_approval=stages_needing_approval(project),
+            actor=run_name(),
+        )
         reporter.note(change.sentence)
         show_tables(promotion=[{"what": key, "value": value} for key, value in plain(change).items()])
     return plain(change)

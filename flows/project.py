@@ -1,7 +1,7 @@
 """Which project does a command mean? The options `--config` and `--home`, and the search when neither is given.
 
-Commands that look after a promoted model must work when the documents or the teacher are gone, so only the `home` key
-of a configuration is read here; its other sections are the business of `flows.config_file`.
+Commands that look after a promoted model must work when the documents or the teacher are gone, so only the `home` key,
+the `promotion` section and the student's path are read here; the rest is the business of `flows.config_file`.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def find_project(config: Path | None = None, home: Path | None = None, *, direct
     return Project((home or here / HOME_NAME).resolve(), None)
 
 
-def catalogue_home(config: Path | None = None, home: Path | None = None, *, directory: Path | None = None) -> Path:
-    """Return the home of a project that has been run at least once, for the commands that only look.
+def run_project(config: Path | None = None, home: Path | None = None, *, directory: Path | None = None) -> Project:
+    """Return the project that is named or is here, and that has been run at least once.
 
     Raises:
         ConfigError: there is no project, or it has no catalogue yet.
@@ -78,7 +78,50 @@ def catalogue_home(config: Path | None = None, home: Path | None = None, *, dire
             f"no catalogue at {project.home / CATALOGUE_NAME}: the project has not been run yet",
             next_step=f"tutelage run {project.config or CONFIG_NAME}",
         )
-    return project.home
+    return project
+
+
+def catalogue_home(config: Path | None = None, home: Path | None = None, *, directory: Path | None = None) -> Path:
+    """Return the home of a project that has been run at least once, for the commands that only look.
+
+    Raises:
+        ConfigError: there is no project, or it has no catalogue yet.
+    """
+    return run_project(config, home, directory=directory).home
+
+
+def stages_needing_approval(project: Project) -> tuple[str, ...]:
+    """Return the stages that the project's configuration opens only with an approval; none without a configuration.
+
+    Raises:
+        ConfigError: the section `promotion` can't be read.
+    """
+    from pydantic import ValidationError
+
+    from flows.config import PromotionSpec
+
+    if project.config is None:
+        return ()
+    section = _content(project.config).get("promotion", {})
+    try:
+        return PromotionSpec.model_validate(section).needs_approval
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(["promotion", *map(str, first["loc"])])
+        raise ConfigError(
+            f"{project.config}: `{where}`: {first['msg']} (got {first['input']!r})",
+            valid=f"keys of promotion: {', '.join(PromotionSpec.model_fields)}",
+            next_step="edit that section; docs/configuration.md lists every key",
+        ) from error
+
+
+def configured_student(project: Project) -> Path | None:
+    """Return the model directory that the project's configuration names as its student, if it does."""
+    if project.config is None:
+        return None
+    student = _content(project.config).get("student")
+    model = student.get("model") if isinstance(student, dict) else None
+    return (project.config.parent / Path(model).expanduser()).resolve() if isinstance(model, str) else None
 
 
 def known_home(config: Path | None = None, home: Path | None = None) -> Path | None:
@@ -89,9 +132,18 @@ def known_home(config: Path | None = None, home: Path | None = None) -> Path | N
 
 
 def _configured_home(config: Path) -> Path:
+    from flows.config import Config
+
+    home = _content(config).get("home", str(Config.model_fields["home"].default))
+    if not isinstance(home, str):
+        raise ConfigError(f"{config}: `home` is {home!r}", valid="a path", next_step="edit that line")
+    return (config.parent / Path(home).expanduser()).resolve()
+
+
+def _content(config: Path) -> dict[str, Any]:
+    """Return what the file holds, without judging it; nothing where it is no mapping."""
     import yaml
 
-    from flows.config import Config
     from flows.config_file import load_config
 
     try:
@@ -99,8 +151,4 @@ def _configured_home(config: Path) -> Path:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         load_config(config)  # says what is wrong, with the place
         raise
-    default = str(Config.model_fields["home"].default)
-    home = content.get("home", default) if isinstance(content, dict) else default
-    if not isinstance(home, str):
-        raise ConfigError(f"{config}: `home` is {home!r}", valid="a path", next_step="edit that line")
-    return (config.parent / Path(home).expanduser()).resolve()
+    return content if isinstance(content, dict) else {}

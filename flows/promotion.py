@@ -7,19 +7,24 @@ pipeline trains for hours.
 from __future__ import annotations
 
 import getpass
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from data_catalog.catalogue import Catalogue
+from data_catalog.errors import ConfigError
 from data_catalog.evaluation_records import GateRecord
 from data_catalog.records import ModelVersion, Stage
-from data_catalog.registry import ModelDetails, Registry, RegistryEvent
+from data_catalog.registry import ModelDetails, ModelSummary, Registry, RegistryEvent
 
 Row = dict[str, object]
+NOTHING = "none"
+"""What a stage that was never promoted to points to, in the words of the command line."""
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class StageChange:
     replaced: str | None
     override: str | None
     """The reason, where the gates were overridden."""
+    approved_by: str | None
+    """Who approved it, where the stage demands an approval."""
     actor: str
     at: str
     entry: int
@@ -41,8 +48,29 @@ class StageChange:
     def sentence(self) -> str:
         """The change in one line."""
         was = f" (was {self.replaced})" if self.replaced and self.replaced != self.model else ""
+        approved = f", approved by {self.approved_by}" if self.approved_by else ""
         despite = f", gates overridden: {self.override}" if self.override else ""
-        return f"{self.stage} is {self.model} now{was}{despite}"
+        return f"{self.stage} is {self.model} now{was}{approved}{despite}"
+
+
+@dataclass(frozen=True)
+class GivenApproval:
+    """What somebody has approved."""
+
+    model: str
+    stage: str
+    gates: tuple[str, ...]
+    """Stage and outcome of each gate that the approval is bound to."""
+    approved_by: str
+    expires: str
+    entry: int
+    """Its number in the registry's log."""
+
+    @property
+    def sentence(self) -> str:
+        """The approval in one line."""
+        gates = ", ".join(self.gates) or "no gate"
+        return f"{self.model} ({gates}) is approved for {self.stage} by {self.approved_by} until {self.expires}"
 
 
 def promote_model(
@@ -52,17 +80,52 @@ def promote_model(
     *,
     actor: str,
     override_reason: str | None = None,
-    expected_current: str | None = None,
+    expected: str | None = None,
+    needs_approval: Collection[str] = (),
 ) -> StageChange:
     """Let a stage point to a version; see `data_catalog.registry.Registry.promote`.
+
+    Args:
+        home: the project's home.
+        version: id, beginning of an id, or stage.
+        to: the stage.
+        actor: who does it.
+        override_reason: why the gates are overridden.
+        expected: what the stage must point to now: an id, the beginning of one, or `none`; None does not look.
+        needs_approval: the stages that the configuration opens only with an approval.
 
     Raises:
         RegistryError: the version is unknown, not approved, altered, or an override has no reason.
     """
-    event = Registry(Catalogue(home)).promote(
-        version, to, actor=actor, override_reason=override_reason, expected_current=expected_current
+    registry = Registry(Catalogue(home))
+    current = expected and ("" if expected == NOTHING else registry.resolve(expected).id)
+    event = registry.promote(
+        version,
+        to,
+        actor=actor,
+        override_reason=override_reason,
+        expected_current=current,
+        needs_approval=to in needs_approval,
     )
     return _change(event)
+
+
+def approve_model(home: Path, version: str, to: Stage, *, actor: str, expires: str) -> GivenApproval:
+    """Approve a version for a stage, for as long as `expires` (such as `7d`) says.
+
+    Raises:
+        ConfigError: `expires` is no duration.
+        RegistryError: the version is unknown or altered.
+    """
+    event = Registry(Catalogue(home)).approve(version, to, actor=actor, seconds=duration(expires))
+    return GivenApproval(
+        model=event.model_id,
+        stage=event.stage.value,
+        gates=tuple(f"{gate['stage']} {gate['outcome']}" for gate in event.details["gates"]),
+        approved_by=event.actor,
+        expires=moment(event.details["expires_at"]),
+        entry=event.seq,
+    )
 
 
 def roll_back(home: Path, stage: Stage, *, actor: str) -> StageChange:
@@ -76,8 +139,7 @@ def roll_back(home: Path, stage: Stage, *, actor: str) -> StageChange:
 
 def list_models(home: Path) -> list[Row]:
     """Return one row per version, the newest first."""
-    registry = Registry(Catalogue(home))
-    return [_model_row(registry.show(version.id)) for version in registry.models()]
+    return [_model_row(model) for model in Registry(Catalogue(home)).models()]
 
 
 def stage_history(home: Path, stage: Stage) -> list[Row]:
@@ -89,9 +151,24 @@ def stage_history(home: Path, stage: Stage) -> list[Row]:
             "model": event.model_id,
             "replaced": event.details.get("replaced"),
             "actor": event.actor,
+            "approved_by": _approver(event),
             "override": event.details.get("override"),
         }
         for event in Registry(Catalogue(home)).history(stage)
+    ]
+
+
+def log_rows(events: Sequence[RegistryEvent]) -> list[Row]:
+    """Return one row per entry of the log, in the order given."""
+    return [
+        {
+            "entry": event.seq,
+            "when": moment(event.happened_at),
+            "actor": event.actor,
+            "what": _event_line(event),
+            "sha256": event.hash[:12],
+        }
+        for event in events
     ]
 
 
@@ -112,6 +189,7 @@ def description_lines(details: ModelDetails) -> list[str]:
         version.id,
         f"  stages        {_stage_names(details) or 'none'}",
         f"  registered    {moment(details.registered_at)}",
+        *([f"  removed       {moment(details.removed_at)}"] if details.removed_at else []),
         f"  files in      {version.path}  ({_megabytes(version)} MB in {len(version.manifest)} files)",
     ]
     known = ("project", "base_path", "base", "teacher", "licence", "config_digest")
@@ -123,7 +201,7 @@ def description_lines(details: ModelDetails) -> list[str]:
     lines += ["", "files"]
     lines += [f"  {sha256[:16]}  {size:>12,}  {path}" for path, size, sha256 in version.manifest]
     lines += ["", "events"]
-    lines += [f"  {moment(event.happened_at)}  {_change(event).sentence}  by {event.actor}" for event in details.events]
+    lines += [f"  {moment(event.happened_at)}  {_event_line(event)}  by {event.actor}" for event in details.events]
     return lines
 
 
@@ -134,6 +212,18 @@ def actor() -> str:
     except (KeyError, OSError):  # a container may run under a number that has no name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
+
+
+def duration(text: str) -> float:
+    """Return the seconds of `90s`, `30m`, `12h`, `7d` or `2w`.
+
+    Raises:
+        ConfigError: it is something else, or nothing.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,5})([smhdw])", text.strip())
+    if match is None:
+        raise ConfigError(f"`{text}` is no duration", valid="a whole number above 0 and s, m, h, d or w, such as 7d")
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 def moment(seconds: float) -> str:
@@ -148,24 +238,38 @@ def _change(event: RegistryEvent) -> StageChange:
         model=event.model_id,
         replaced=event.details.get("replaced"),
         override=event.details.get("override"),
+        approved_by=_approver(event),
         actor=event.actor,
         at=moment(event.happened_at),
         entry=event.seq,
     )
 
 
-def _model_row(details: ModelDetails) -> Row:
+def _event_line(event: RegistryEvent) -> str:
+    if event.action == "approve":
+        return f"approve: {event.model_id} for {event.stage} until {moment(event.details['expires_at'])}"
+    if event.action == "remove":
+        return f"remove: the files of {event.model_id}"
+    return f"{event.action}: {_change(event).sentence}"
+
+
+def _approver(event: RegistryEvent) -> str | None:
+    approval: Mapping[str, Any] = event.details.get("approval", {})
+    return approval.get("by")
+
+
+def _model_row(model: ModelSummary) -> Row:
     return {
-        "model": details.version.id,
-        "stages": _stage_names(details),
-        "gates": ", ".join(f"{gate.stage_name} {gate.outcome}" for gate in details.gates),
-        "registered": moment(details.registered_at),
-        "MB": _megabytes(details.version),
+        "model": model.id,
+        "stages": _stage_names(model),
+        "gates": ", ".join(model.gates),
+        "registered": moment(model.registered_at),
+        "MB": f"{model.bytes / 1e6:.1f}" if model.removed_at is None else "removed",
     }
 
 
-def _stage_names(details: ModelDetails) -> str:
-    return ", ".join(stage.value for stage in details.stages)
+def _stage_names(model: ModelSummary | ModelDetails) -> str:
+    return ", ".join(stage.value for stage in model.stages)
 
 
 def _megabytes(version: ModelVersion) -> str:

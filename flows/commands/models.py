@@ -1,4 +1,4 @@
-"""`tutelage models`, `tutelage promote` and `tutelage rollback`: what is registered, and which stage names it."""
+"""`tutelage models`, `approve`, `promote` and `rollback`: what is registered, and which stage names it."""
 
 from __future__ import annotations
 
@@ -74,26 +74,72 @@ def history(context: click.Context, stage: str, config: Path | None, home: Path 
 @click.option("--to", required=True, type=click.Choice(PROMOTABLE), help="The stage that shall point to VERSION.")
 @click.option("--override", is_flag=True, help="Promote although the gates did not pass; needs --reason.")
 @click.option("--reason", default="", help="Why the gates are overridden; kept in the log for ever.")
+@click.option("--expect", help="Refuse unless the stage points to this model now: an id, its beginning, or `none`.")
 @project_options
 @json_option
 def promote(
-    version: str, to: str, override: bool, reason: str, config: Path | None, home: Path | None, as_json: bool
+    version: str,
+    to: str,
+    override: bool,
+    reason: str,
+    expect: str | None,
+    config: Path | None,
+    home: Path | None,
+    as_json: bool,
 ) -> None:
     """Let a stage name point to a model version.
 
-    VERSION is an id, the beginning of one, or a stage such as `candidate`. Refused unless the gates passed and the
-    files are, byte for byte, those that were gated.
+    VERSION is an id, the beginning of one, or a stage such as `candidate`. Refused unless the gates passed, the files
+    are, byte for byte, those that were gated, and, where `promotion.needs_approval` names the stage, an approval is in
+    force, which --override does not replace.
     """
     from data_catalog.records import Stage
-    from flows.project import catalogue_home
+    from flows.project import run_project, stages_needing_approval
     from flows.promotion import actor, promote_model
 
     if reason and not override:
         raise click.UsageError("--reason goes with --override")
+    project = run_project(config, home)
     change = promote_model(
-        catalogue_home(config, home), version, Stage(to), override_reason=reason if override else None, actor=actor()
+        project.home,
+        version,
+        Stage(to),
+        override_reason=reason if override else None,
+        expected=expect,
+        needs_approval=stages_needing_approval(project),
+        actor=actor(),
     )
     _print_change(change, as_json)
+
+
+@click.command()
+@click.argument("version")
+@click.option("--to", required=True, type=click.Choice(PROMOTABLE), help="The stage that VERSION may enter.")
+@click.option("--expires", default="7d", show_default=True, help="How long it holds: a number and s, m, h, d or w.")
+@click.option("--by", help="Who approves; by default the user and machine that run the command.")
+@project_options
+@json_option
+def approve(
+    version: str, to: str, expires: str, by: str | None, config: Path | None, home: Path | None, as_json: bool
+) -> None:
+    """Approve a model version for a stage, until a time.
+
+    Binds the approval to the files of VERSION and to what its gates say: any change of either voids it. It moves
+    nothing; `tutelage promote` does. Stages that demand it stand in `promotion.needs_approval` of the configuration.
+    """
+    from dataclasses import asdict
+
+    from data_catalog.records import Stage
+    from flows.console import print_json
+    from flows.project import catalogue_home
+    from flows.promotion import actor, approve_model
+
+    name = actor() if by is None else by
+    given = approve_model(catalogue_home(config, home), version, Stage(to), actor=name, expires=expires)
+    if as_json:
+        print_json(asdict(given))
+    else:
+        click.echo(given.sentence)
 
 
 @click.command()

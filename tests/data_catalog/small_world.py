@@ -91,11 +91,13 @@ def write_model(directory: Path, weights: bytes = b"12345678") -> Path:
     return directory
 
 
-def register_gated(catalogue: Catalogue, directory: Path, *, outcome: str = "PASS") -> ModelVersion:
+def register_gated(
+    catalogue: Catalogue, directory: Path, *, outcome: str = "PASS", baseline: str = "base"
+) -> ModelVersion:
     """Register a model behind one gate that says `outcome`."""
     gate = GateRecord.of(
         candidate=candidate_id(directory),
-        baseline="base",
+        baseline=baseline,
         stage_name="sft",
         outcome=outcome,
         comparisons=[{"suite": "gold", "lower": 0.4}],

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_catalog.catalogue import Catalogue
-from data_catalog.errors import RegistryError
+from data_catalog.errors import MachineError, RegistryError
 from data_catalog.evaluation_records import GateRecord
 from data_catalog.records import ModelVersion, Stage
 from data_catalog.registry import Registry, candidate_id, model_manifest
@@ -466,3 +470,46 @@ def test_pointer_files_follow_the_log(
     registry.stages()
     assert json.loads(pointer.read_text()) == good
     assert spoiled.exists() == (spoiled == pointer)
+
+
+def test_whoever_reads_a_pointer_file_gets_the_old_version_or_the_new_one(
+    catalogue: Catalogue, registry: Registry, gated: Callable[[str], ModelVersion]
+) -> None:
+    one, two = gated("one"), gated("two")
+    registry.promote(one.id, Stage.PRODUCTION, actor="me")
+    pointer, seen, done = catalogue.models_dir / "production.json", list[str](), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(json.loads(pointer.read_text())["model_id"])
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        registry.promote(two.id, Stage.PRODUCTION, actor="me")
+        registry.rollback(Stage.PRODUCTION, actor="me")
+        done.set()
+        reading.result()
+    assert [version for version, _ in groupby(seen)] == [one.id, two.id, one.id]
+
+
+def test_pointer_files_that_can_not_be_written_are_no_silent_success(
+    catalogue: Catalogue, registry: Registry, gated: Callable[[str], ModelVersion]
+) -> None:
+    one = gated("one")
+    in_the_way = catalogue.models_dir / "production.json"
+    in_the_way.mkdir()
+    with pytest.raises(MachineError, match=r"the log has the change, but the pointer files .* could not be written"):
+        registry.promote(one.id, Stage.PRODUCTION, actor="me")
+    in_the_way.rmdir()
+    assert current(registry)["production"] == one.id
+    assert json.loads(in_the_way.read_text())["model_id"] == one.id
+
+
+def test_what_a_killed_writer_left_of_a_pointer_file_is_removed(
+    catalogue: Catalogue, gated: Callable[[str], ModelVersion]
+) -> None:
+    draft = catalogue.models_dir / ".production.json.4711"
+    draft.write_text('{"model_id": "mod')
+    gated("one")
+    assert not draft.exists()

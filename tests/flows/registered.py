@@ -11,8 +11,8 @@ from data_catalog.records import ModelVersion
 from data_catalog.registry import Registry, candidate_id
 
 
-def register_model(home: Path, name: str, *, outcome: str = "PASS") -> ModelVersion:
-    """Register a model whose bytes depend on `name`, gated with `outcome`."""
+def register_model(home: Path, name: str, *, outcome: str = "PASS", run_id: str = "run-1") -> ModelVersion:
+    """Register a model whose bytes depend on `name`, gated with `outcome`, trained in `run_id`."""
     directory = home / "stages" / name
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps({"model_type": "llama", "name": name}))
@@ -31,7 +31,7 @@ def register_model(home: Path, name: str, *, outcome: str = "PASS") -> ModelVers
         "base": "weights-base",
         "project": "test",
         "config_digest": "0" * 64,
-        "stages": [{"name": "sft", "run_id": "run-1", "dataset_id": "dataset-1", "gate_id": gate.id}],
+        "stages": [{"name": "sft", "run_id": run_id, "dataset_id": "dataset-1", "gate_id": gate.id}],
     }
     return Registry(catalogue).register(directory, lineage)
 

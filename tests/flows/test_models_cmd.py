@@ -11,10 +11,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from data_catalog.errors import RegistryError
+from data_catalog.errors import ConfigError, RegistryError
 from data_catalog.records import Stage
 from flows.commands import models as commands
 from flows.console import print_table
+from flows.promotion import duration
 from tests.flows.registered import damage, register_model
 
 
@@ -77,6 +78,72 @@ def test_an_override_needs_a_reason_and_a_reason_an_override(tmp_path: Path) -> 
         invoke(commands.promote, tmp_path, "candidate", "--to", "staging", "--override").exception, RegistryError
     )
     assert invoke(commands.promote, tmp_path, "candidate", "--to", "staging", "--reason", "x").exit_code == 2
+
+
+def needs_approval(home: Path, *stages: str) -> Path:
+    """Write a configuration of which only what a promotion reads is there."""
+    path = home / "tutelage.yaml"
+    path.write_text(json.dumps({"home": str(home), "promotion": {"needs_approval": stages}}))
+    return path
+
+
+def test_production_that_demands_an_approval_opens_with_one(tmp_path: Path) -> None:
+    version = register_model(tmp_path, "one")
+    config = needs_approval(tmp_path, "production")
+    run = CliRunner().invoke
+    refused = run(commands.promote, ["candidate", "--to", "production", "-c", str(config)])
+    assert isinstance(refused.exception, RegistryError)
+    assert f"tutelage approve {version.id} --to production" in str(refused.exception)
+    approved = run(commands.approve, ["candidate", "--to", "production", "--by", "ada", "-c", str(config)])
+    assert approved.output.startswith(f"{version.id} (sft PASS) is approved for production by ada until 20")
+    promoted = run(commands.promote, ["candidate", "--to", "production", "-c", str(config)])
+    assert promoted.output == f"production is {version.id} now, approved by ada\n"
+    given, moved = read(commands.models, tmp_path, "history", "production")
+    assert (given["action"], given["actor"]) == ("approve", "ada")
+    assert (moved["action"], moved["approved_by"]) == ("promote", "ada")
+    assert " for production until 20" in invoke(commands.models, tmp_path, "show", version.id).output
+
+
+def test_other_stages_and_other_configurations_demand_none(tmp_path: Path) -> None:
+    register_model(tmp_path, "one")
+    config = needs_approval(tmp_path, "production")
+    staged = CliRunner().invoke(commands.promote, ["candidate", "--to", "staging", "-c", str(config)])
+    assert staged.exit_code == 0, staged.output
+    config = needs_approval(tmp_path)
+    assert CliRunner().invoke(commands.promote, ["staging", "--to", "production", "-c", str(config)]).exit_code == 0
+
+
+def test_an_approval_says_who_and_until_when(tmp_path: Path) -> None:
+    version = register_model(tmp_path, "one")
+    given = read(commands.approve, tmp_path, "candidate", "--to", "staging", "--expires", "12h")
+    assert (given["model"], given["stage"], given["gates"]) == (version.id, "staging", ["sft PASS"])
+    assert "@" in given["approved_by"]
+    refused = invoke(commands.approve, tmp_path, "candidate", "--to", "staging", "--expires", "soon")
+    assert isinstance(refused.exception, ConfigError)
+    assert "such as 7d" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("2w", 1_209_600)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1.5h", "7 days", "9999999w"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no duration"):
+        duration(text)
+
+
+def test_a_promotion_may_expect_what_the_stage_holds(tmp_path: Path) -> None:
+    one, two = register_model(tmp_path, "one"), register_model(tmp_path, "two")
+    assert invoke(commands.promote, tmp_path, one.id, "--to", "production", "--expect", "none").exit_code == 0
+    for wrong in ("none", two.id):
+        refused = invoke(commands.promote, tmp_path, two.id, "--to", "production", "--expect", wrong)
+        assert isinstance(refused.exception, RegistryError)
+        assert f"points to {one.id}" in str(refused.exception)
+    assert invoke(commands.promote, tmp_path, two.id, "--to", "production", "--expect", one.id[:14]).exit_code == 0
 
 
 @pytest.mark.parametrize("extra", [[], ["--override", "--reason", "hurry"]])

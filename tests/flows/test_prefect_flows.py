@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from prefect.utilities.callables import parameter_schema
 
-from data_catalog.errors import CatalogueBusy
+from data_catalog.errors import CatalogueBusy, ConfigError
 from flows import prefect_flows
 from flows.prefect_flows import FlowReporter, plain, report_link, when_free
 from flows.server import SERVED_BY
+from tests.flows.projects import write_project
 
 
 class FakeClock:
@@ -70,6 +71,15 @@ def test_promote_form_offers_the_two_stages_and_no_other() -> None:
     schema = parameter_schema(prefect_flows.promote.fn).model_dump()
     assert schema["definitions"]["PromotionStage"]["enum"] == ["staging", "production"]
     assert schema["properties"]["override"]["default"] is False
+
+
+def test_a_pipeline_can_not_promote_to_where_an_approval_is_demanded(tmp_path: Path) -> None:
+    config = write_project(tmp_path, "http://127.0.0.1:9/v1")
+    with config.open("a") as stream:
+        stream.write("promotion: {needs_approval: [production]}\n")
+    with pytest.raises(ConfigError, match="`promote_to: production`, which this project opens only with an approval"):
+        prefect_flows.pipeline.fn(str(config), prefect_flows.AfterPass.PRODUCTION)
+    assert not (tmp_path / ".tutelage").exists(), "it is refused before anything starts"
 
 
 def test_a_busy_catalogue_is_waited_for_and_said_once() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.errors import ConfigError
-from flows.project import catalogue_home, find_project, known_home
+from flows.project import catalogue_home, find_project, known_home, stages_needing_approval
 
 
 def test_configuration_in_the_directory_is_found_and_its_home_read(tmp_path: Path) -> None:
@@ -53,3 +53,36 @@ def test_unreadable_home_is_a_configuration_error(tmp_path: Path, text: str, sai
     config.write_text(text)
     with pytest.raises(ConfigError, match=said):
         find_project(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("home: a\n", ()),
+        ("promotion: {needs_approval: [production]}\ndocuments: {paths: [gone]}\n", ("production",)),
+        ("promotion: {needs_approval: []}\n", ()),
+    ],
+)
+def test_the_promotion_rule_is_read_without_the_rest(tmp_path: Path, text: str, stages: tuple[str, ...]) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(text)
+    assert stages_needing_approval(find_project(config)) == stages
+
+
+def test_a_bare_home_has_no_rule_of_its_own(tmp_path: Path) -> None:
+    assert stages_needing_approval(find_project(home=tmp_path)) == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{needs_aproval: [production]}", r"promotion\.needs_aproval"),
+        ("{needs_approval: [live]}", r"promotion\.needs_approval\.0.*'staging' or 'production'"),
+        ("yes", "`promotion`"),
+    ],
+)
+def test_a_promotion_rule_that_cannot_be_read_opens_nothing(tmp_path: Path, section: str, said: str) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(f"promotion: {section}\n")
+    with pytest.raises(ConfigError, match=said):
+        stages_needing_approval(find_project(config))
