@@ -225,13 +225,18 @@ class Catalogue:
         return [rows.item_of(row) for row in found]
 
     def put_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Store verdicts; each replaces an earlier one of the same check on the same item."""
+        """Store verdicts; each replaces an earlier one of the same check on the same item.
+
+        An outcome that changes stays on record, so that the diff of two dataset versions can name it as the cause.
+        """
         distinct = {(verdict.item_id, verdict.check): verdict for verdict in verdicts}
         if not distinct:
             return
         table = rows.table(rows.VERDICTS, (rows.verdict_row(*entry) for entry in enumerate(distinct.values())))
         with self.store.writing() as con:
-            _bulk(con, queries.UPSERT_VERDICTS, table, {"now": self.clock()})
+            now = {"now": self.clock()}
+            _bulk(con, queries.KEEP_REPLACED_VERDICTS, table, now)
+            _bulk(con, queries.UPSERT_VERDICTS, table, now)
 
     def verdicts(self, item_ids: Iterable[str] | None = None) -> list[Verdict]:
         """Return verdicts by item, in the order in which they were given."""

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "promote": Entry("flows.commands.models", "promote", "Let a stage name point to a model version."),
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
+    "data": Entry("flows.commands.data", "data", "Look at dataset versions, compare, sample and export them."),
     "trace": Entry("flows.commands.trace", "trace", "Show what an id was made from and what was made of it."),
     "gate": Entry("flows.commands.gate", "gate", "Try a gate before it decides on anything."),
     "serve": Entry("flows.commands.serve", "serve", "Serve the flows: Prefect UI, typed forms, schedule."),
