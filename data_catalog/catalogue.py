@@ -337,6 +337,10 @@ class Catalogue:
         """Return the scores of one model on one suite, in the suite's order."""
         return [rows.score_of(row) for row in self._read(queries.SCORES, {"model": model, "suite": suite})]
 
+    def scored_suites(self, model: str) -> list[str]:
+        """Return the names of the suites that one model has scores on, sorted."""
+        return [suite for (suite,) in self._read(queries.SCORED_SUITES, {"model": model})]
+
     def put_gate(self, record: GateRecord) -> None:
         """Store a gate's decision; one with a known id is kept as it is."""
         with self.store.writing() as con:

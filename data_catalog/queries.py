@@ -215,6 +215,7 @@ SCORES = """
 SELECT sample_id, question, answers, completion, outcome, score FROM scores
 WHERE model = $model AND suite = $suite ORDER BY position
 """
+SCORED_SUITES = "SELECT DISTINCT suite FROM scores WHERE model = $model ORDER BY suite"
 INSERT_GATE = "INSERT INTO gates BY NAME SELECT * FROM incoming ON CONFLICT DO NOTHING"
 GATES = """
 SELECT id, candidate, baseline, stage_name, outcome, comparisons, created_at, run_id FROM gates

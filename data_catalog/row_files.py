@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import ConfigError, DataError, MachineError
 from data_catalog.files import sync, write_durably
-from data_catalog.row_formats import KEYS, LOOKS, Row, RowFormat, detect_format, to_payload, unwrapped
+from data_catalog.row_formats import KEYS, LOOKS, READ, Row, RowFormat, detect_format, to_payload, unwrapped
 
 ENDINGS = (".jsonl", ".json", ".parquet")
 ORIGIN = ("id", "recipe", "document_id")
@@ -74,9 +74,7 @@ def read_payloads(path: Path, shape: RowFormat | None = None) -> Imported:
                 valid=f"every row like the first: {LOOKS[found]}",
                 next_step="correct the row, or name another format with --from",
             ) from error
-        left_out.update(
-            set(row) - set(_SCHEMAS[found].names) - ({"prompt"} if found is RowFormat.PREFERENCE else set())
-        )
+        left_out.update(set(row) - READ[found])
     return Imported(found, tuple(payloads), dict(sorted(left_out.items())))
 
 

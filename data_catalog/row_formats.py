@@ -59,6 +59,15 @@ KEYS: Mapping[RowFormat, tuple[str, ...]] = {
     RowFormat.TEXT: ("text",),
 }
 """The keys that tell a shape, the most telling first: rows of published data sets often carry others beside them."""
+READ: Mapping[RowFormat, frozenset[str]] = {
+    RowFormat.TEXT: frozenset({"text"}),
+    RowFormat.MESSAGES: frozenset({"messages"}),
+    RowFormat.SHAREGPT: frozenset({"conversations", "system"}),
+    RowFormat.ALPACA: frozenset({"instruction", "input", "output", "system", "history"}),
+    RowFormat.PROMPT_COMPLETION: frozenset({"prompt", "completion"}),
+    RowFormat.PREFERENCE: frozenset({"prompt", "chosen", "rejected"}),
+}
+"""The keys that are read of a row; what stands under others is left out."""
 
 _ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {
@@ -174,6 +183,7 @@ def _from_sharegpt(row: Row) -> Messages:
             raise ValueError(
                 f"turn {number} of `conversations` is from {who!r}, not one of {', '.join(_SHAREGPT_ROLES)}"
             )
+        _refuse_more(turn, ("from", "value"), f"turn {number} of `conversations`")
         messages.append(_message(_SHAREGPT_ROLES[who], _text(turn.get("value"), f"conversations[{number}].value")))
     return messages
 
@@ -214,10 +224,18 @@ def _messages(value: Any, key: str) -> Messages:
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in _ROLES:
             raise ValueError(f"message {number} of `{key}` has the role {role!r}, not one of {', '.join(_ROLES)}")
+        _refuse_more(message, ("role", "content"), f"message {number} of `{key}`")
     return [
         _message(message["role"], _text(message.get("content"), f"{key}[{number}].content"))
         for number, message in enumerate(value, start=1)
     ]
+
+
+def _refuse_more(turn: Row, known: tuple[str, ...], where: str) -> None:
+    """Refuse what would be lost without a word, such as tool calls; keys without a value say nothing."""
+    more = [key for key, value in turn.items() if key not in known and value not in (None, "", [], {})]
+    if more:
+        raise ValueError(f"{where} has `{more[0]}` beside {' and '.join(known)}, which can't be kept")
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -34,6 +34,12 @@ COMMANDS: dict[str, Entry] = {
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
     "data": Entry("flows.commands.data", "data", "Look at dataset versions, compare, sample and export them."),
+    "compare": Entry(
+        "flows.commands.compare", "compare", "Compare two models: scores, flipped answers, training data."
+    ),
+    "overview": Entry(
+        "flows.commands.overview", "overview", "Write the home page of a project: models, stages, gates, data, runs."
+    ),
     "trace": Entry("flows.commands.trace", "trace", "Show what an id was made from and what was made of it."),
     "gate": Entry("flows.commands.gate", "gate", "Try a gate before it decides on anything."),
     "serve": Entry("flows.commands.serve", "serve", "Serve the flows: Prefect UI, typed forms, schedule."),

@@ -126,6 +126,14 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert (found.format, found.left_out) == (RowFormat.TEXT, {"score": 2, "url": 1})
 
 
+def test_what_only_some_rows_of_a_format_have_is_read_and_not_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"system": "Be exact.", "conversations": [{"from": "human", "value": "q"}]}\n')
+    found = read_payloads(path)
+    assert found.left_out == {}
+    assert found.payloads[0]["messages"][0] == {"role": "system", "content": "Be exact."}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

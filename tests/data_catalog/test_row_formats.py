@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_catalog.records import Kind
-from data_catalog.row_formats import KEYS, LOOKS, RowFormat, detect_format, to_payload, to_row
+from data_catalog.row_formats import KEYS, LOOKS, READ, RowFormat, detect_format, to_payload, to_row
 
 QUESTION = {"role": "user", "content": "What weighs it?"}
 ANSWER = {"role": "assistant", "content": "40 kg"}
@@ -48,7 +48,8 @@ def test_texts_and_pairs_come_back_too() -> None:
 
 
 def test_every_shape_has_a_kind_keys_and_an_example() -> None:
-    assert set(KEYS) == set(LOOKS) == set(RowFormat)
+    assert set(KEYS) == set(LOOKS) == set(READ) == set(RowFormat)
+    assert all(set(keys) <= READ[shape] for shape, keys in KEYS.items())
     assert {shape.kind for shape in RowFormat} == set(Kind)
     assert all(f'"{key}"' in LOOKS[shape] for shape, keys in KEYS.items() for key in keys)
     assert all(RowFormat.of_kind(kind)[0].value == kind.value for kind in Kind)
@@ -107,6 +108,12 @@ def test_a_pair_is_read_wherever_its_prompt_stands(row: dict[str, Any]) -> None:
         (RowFormat.MESSAGES, {"messages": "hi"}, "`messages` is no list of messages"),
         (RowFormat.MESSAGES, {"messages": [QUESTION, {"role": "tool", "content": "x"}]}, "message 2.*role 'tool'"),
         (RowFormat.MESSAGES, {"messages": [{"role": "user", "content": None}]}, r"`messages\[1\].content` is missing"),
+        (
+            RowFormat.MESSAGES,
+            {"messages": [QUESTION, {**ANSWER, "name": None, "tool_calls": [{"id": "1"}]}]},
+            "message 2 of `messages` has `tool_calls` beside role and content",
+        ),
+        (RowFormat.SHAREGPT, {"conversations": [{"from": "gpt", "value": "x", "weight": 0}]}, "turn 1.*`weight`"),
         (RowFormat.SHAREGPT, {"conversations": [{"from": "observation", "value": "x"}]}, "turn 1.*'observation'"),
         (RowFormat.ALPACA, {"instruction": "q", "output": 4}, "`output` is int, not a text"),
         (RowFormat.ALPACA, {"instruction": "q", "output": "a", "history": [["q"]]}, "`history`"),
