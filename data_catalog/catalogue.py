@@ -232,13 +232,18 @@ class Catalogue:
         return [rows.item_of(row) for row in found]
 
     def put_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Store verdicts; each replaces an earlier one of the same check on the same item."""
+        """Store verdicts; each replaces an earlier one of the same check on the same item.
+
+        An outcome that changes stays on record, so that the diff of two dataset versions can name it as the cause.
+        """
         distinct = {(verdict.item_id, verdict.check): verdict for verdict in verdicts}
         if not distinct:
             return
         table = rows.table(rows.VERDICTS, (rows.verdict_row(*entry) for entry in enumerate(distinct.values())))
         with self.store.writing() as con:
-            _bulk(con, queries.UPSERT_VERDICTS, table, {"now": self.clock()})
+            now = {"now": self.clock()}
+            _bulk(con, queries.KEEP_REPLACED_VERDICTS, table, now)
+            _bulk(con, queries.UPSERT_VERDICTS, table, now)
 
     def verdicts(self, item_ids: Iterable[str] | None = None) -> list[Verdict]:
         """Return verdicts by item, in the order in which they were given."""
@@ -338,6 +343,10 @@ class Catalogue:
     def scores(self, model: str, suite: str) -> list[SampleScore]:
         """Return the scores of one model on one suite, in the suite's order."""
         return [rows.score_of(row) for row in self._read(queries.SCORES, {"model": model, "suite": suite})]
+
+    def scored_suites(self, model: str) -> list[str]:
+        """Return the names of the suites that one model has scores on, sorted."""
+        return [suite for (suite,) in self._read(queries.SCORED_SUITES, {"model": model})]
 
     def put_gate(self, record: GateRecord) -> None:
         """Store a gate's decision; one with a known id is kept as it is."""

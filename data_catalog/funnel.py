@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_catalog import queries
@@ -95,9 +95,15 @@ def read_funnel(
     names = sorted(items) if recipes is None else list(dict.fromkeys(recipes))
     return FunnelTable(
         rows=tuple(
-            _row(name, requests.get(name, (0, 0, 0)), items.get(name, (0, 0, 0, 0, 0)), found[name]) for name in names
+            _row(name, _requests_of(name, requests), items.get(name, (0, 0, 0, 0, 0)), found[name]) for name in names
         )
     )
+
+
+def _requests_of(recipe: str, requests: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return a recipe's counts. Items may name their recipe without the version that their requests carry."""
+    own = [counts for purpose, counts in requests.items() if recipe in (purpose, purpose.partition("@")[0])]
+    return tuple(map(sum, zip(*own, strict=True))) if own else (0, 0, 0)
 
 
 def _reasons(con: duckdb.DuckDBPyConnection, given: dict[str, Any]) -> defaultdict[tuple[str, str], list[FunnelReason]]:

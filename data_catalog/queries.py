@@ -113,6 +113,12 @@ WHERE (NOT $current_only OR is_current)
   AND ($split IS NULL OR split = $split)
 ORDER BY id
 """
+KEEP_REPLACED_VERDICTS = """
+INSERT INTO replaced_verdicts
+SELECT verdicts.item_id, verdicts.check_name, verdicts.outcome, verdicts.reason, $now
+FROM verdicts JOIN incoming ON incoming.item_id = verdicts.item_id AND incoming.check_name = verdicts.check_name
+WHERE verdicts.outcome != incoming.outcome
+"""
 UPSERT_VERDICTS = """
 INSERT INTO verdicts BY NAME SELECT *, $now AS decided_at FROM incoming
 ON CONFLICT (item_id, check_name) DO UPDATE SET
@@ -214,6 +220,7 @@ SCORES = """
 SELECT sample_id, question, answers, completion, outcome, score FROM scores
 WHERE model = $model AND suite = $suite ORDER BY position
 """
+SCORED_SUITES = "SELECT DISTINCT suite FROM scores WHERE model = $model ORDER BY suite"
 INSERT_GATE = "INSERT INTO gates BY NAME SELECT * FROM incoming ON CONFLICT DO NOTHING"
 GATES = """
 SELECT id, candidate, baseline, stage_name, outcome, comparisons, created_at, run_id FROM gates
@@ -238,10 +245,34 @@ ON CONFLICT (name, dataset_id) DO UPDATE SET named_at = excluded.named_at
 """
 INSERT_DATASET_ITEMS = "INSERT INTO dataset_items SELECT $dataset_id, id FROM wanted"
 DATASETS = """
-SELECT v.id, n.name, v.kind, v.row_count, v.path, v.sha256
+SELECT v.id, n.name, v.kind, v.row_count, v.path, v.sha256, v.created_at, n.named_at
 FROM dataset_versions v JOIN dataset_names n ON n.dataset_id = v.id
 WHERE $id IS NULL OR v.id = $id
 ORDER BY n.named_at DESC, n.name
+"""
+DATASET_MODELS = """
+SELECT DISTINCT model_id, stage_name FROM model_sources WHERE dataset_id = $id ORDER BY model_id, stage_name
+"""
+# What a diff has to know of an item.
+ORIGINS = """
+SELECT
+    all_items.id, all_items.kind, all_items.payload, all_items.recipe, all_items.split, all_items.meta,
+    all_items.added_at, all_items.chunk_id, all_items.document_id,
+    documents.path, documents.first_seen_at, documents.withdrawn_at, chunks.withdrawn_at,
+    requests.template, requests.model
+FROM all_items SEMI JOIN wanted ON wanted.id = all_items.id
+LEFT JOIN documents ON documents.id = all_items.document_id
+LEFT JOIN chunks ON chunks.id = all_items.chunk_id
+LEFT JOIN requests ON requests.key = all_items.request_keys[1]
+ORDER BY all_items.id
+"""
+NOT_PASSED = """
+SELECT item_id, check_name, outcome, reason, decided_at FROM verdicts SEMI JOIN wanted ON wanted.id = item_id
+WHERE outcome != 'passed' ORDER BY item_id, decided_at, position, check_name
+"""
+FORMERLY_NOT_PASSED = """
+SELECT item_id, check_name, outcome, reason, replaced_at FROM replaced_verdicts SEMI JOIN wanted ON wanted.id = item_id
+WHERE outcome != 'passed' ORDER BY item_id, replaced_at, check_name
 """
 DATASET_ITEMS = "SELECT item_id FROM dataset_items WHERE dataset_id = $id ORDER BY item_id"
 

@@ -389,7 +389,7 @@ def gate_of(row: Row) -> GateRecord:
 
 
 def dataset_of(row: Row) -> DatasetVersion:
-    """Columns: id, name, kind, row_count, path, sha256."""
+    """Columns: id, name, kind, row_count, path, sha256, and more that is not part of the record."""
     return DatasetVersion(id=row[0], name=row[1], kind=Kind(row[2]), rows=row[3], path=row[4], sha256=row[5])
 
 

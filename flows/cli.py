@@ -36,6 +36,13 @@ COMMANDS: dict[str, Entry] = {
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
     "audit": Entry("flows.commands.audit", "audit", "Verify and show the registry's log."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
+    "data": Entry("flows.commands.data", "data", "Look at dataset versions, compare, sample and export them."),
+    "compare": Entry(
+        "flows.commands.compare", "compare", "Compare two models: scores, flipped answers, training data."
+    ),
+    "overview": Entry(
+        "flows.commands.overview", "overview", "Write the home page of a project: models, stages, gates, data, runs."
+    ),
     "trace": Entry("flows.commands.trace", "trace", "Show what an id was made from and what was made of it."),
     "diagnose": Entry("flows.commands.diagnose", "diagnose", "Say why a model failed what it failed."),
     "forget": Entry("flows.commands.forget", "forget", "Keep a document out, and find the models that saw it."),

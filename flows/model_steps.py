@@ -87,7 +87,11 @@ def train(
         result = workers.train(job, home=ctx.home, host=ctx.host, on_event=lambda event: _tell_step(ctx, name, event))
         ctx.catalogue.add_metrics(run.id, [point.model_dump(mode="json") for point in result.metrics])
         shutil.rmtree(job.work / "checkpoints", ignore_errors=True)
-        return {"train": result.model_dump(mode="json"), "model": model_fingerprint(job.output, home=ctx.home)}
+        return {
+            "train": result.model_dump(mode="json"),
+            "model": model_fingerprint(job.output, home=ctx.home),
+            "dataset": dataset.id,
+        }
 
     def intact(result: Mapping[str, Any]) -> bool:
         present = (job.output / "config.json").is_file()

@@ -7,6 +7,7 @@ Coordinates are rounded to a tenth of a pixel: equal data give equal bytes.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,30 @@ class ScoreRow(NamedTuple):
     label: str
     score: float | None
     interval: Interval | None
+
+
+class TimePoint(NamedTuple):
+    """A value at a time, in seconds since the epoch; `kind` is how its dot is drawn."""
+
+    at: float
+    value: float
+    interval: Interval | None
+    kind: str
+
+
+class TimeSeries(NamedTuple):
+    """Values over time, the oldest first, and the value that they are held against, if there is one."""
+
+    name: str
+    points: tuple[TimePoint, ...]
+    reference: float | None
+
+
+class OutcomeRow(NamedTuple):
+    """What one gate said over time: (seconds since the epoch, `pass`, `fail` or `inconclusive`)."""
+
+    label: str
+    marks: tuple[tuple[float, str], ...]
 
 
 class Scale(NamedTuple):
@@ -109,6 +134,75 @@ def _score_marks(row: ScoreRow, x: Scale, middle: float, *, last: bool) -> list[
     kind = "dot" if last else "dot hollow"
     marks.append(f'<circle class="{kind}" cx="{x.at(row.score):.1f}" cy="{middle:.1f}" r="4"/>')
     return marks
+
+
+def time_chart(series: TimeSeries, *, as_share: bool) -> Markup:
+    """Draw values over time: shares on a scale from 0 to 100 %, anything else from 0 to what there is."""
+    if not series.points:
+        return Markup('<p class="quiet">nothing yet</p>')
+    height, left, right, top, bottom = 180.0, 44.0, 40.0, 14.0, 30.0
+    write = percent if as_share else number
+    marks = [0, 0.25, 0.5, 0.75, 1] if as_share else ticks(0, max(point.value for point in series.points))
+    x = _time_scale([point.at for point in series.points], left + 8, WIDTH - right)
+    y = Scale(marks[0], marks[-1], height - bottom, top)
+    parts = [_horizontal(y.at(mark), left, WIDTH - right, write(mark)) for mark in marks]
+    parts += _dates(x, height - bottom + 18)
+    if series.reference is not None:
+        level = y.at(series.reference)
+        parts.append(f'<line class="threshold" x1="{left}" x2="{WIDTH - right}" y1="{level:.1f}" y2="{level:.1f}"/>')
+        parts.append(_text(WIDTH - right + 4, level + 4, "base", "start", "faint"))
+    line = " ".join(f"{x.at(point.at):.1f},{y.at(point.value):.1f}" for point in series.points)
+    parts.append(f'<polyline class="line" points="{line}"/>')
+    for point in series.points:
+        middle = x.at(point.at)
+        if point.interval is not None:
+            low, high = y.at(point.interval.lower), y.at(point.interval.upper)
+            parts.append(f'<path class="whisker" d="M{middle - 4:.1f} {low:.1f}h8m-4 0V{high:.1f}m-4 0h8"/>')
+        parts.append(f'<circle class="{point.kind}" cx="{middle:.1f}" cy="{y.at(point.value):.1f}" r="4"/>')
+    told = ", ".join(f"{write(point.value)} on {_date(point.at)}" for point in series.points)
+    return _svg(parts, height, f"{series.name}: {told}")
+
+
+def outcome_chart(rows: Sequence[OutcomeRow]) -> Markup:
+    """Draw what gates said over time, a row each: a dot for PASS, a cross for FAIL, a ring for INCONCLUSIVE."""
+    times = [at for row in rows for at, _ in row.marks]
+    if not times:
+        return Markup('<p class="quiet">nothing yet</p>')
+    row_height, top, left = 28.0, 6.0, 90.0
+    floor = top + row_height * len(rows)
+    x = _time_scale(times, left + 8, WIDTH - 24)
+    parts = _dates(x, floor + 16)
+    for index, row in enumerate(rows):
+        middle = top + row_height * (index + 0.5)
+        rule = f'<line class="grid" x1="{left:.1f}" x2="{WIDTH:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+        parts += [_text(left - 12, middle + 4, _fitting(row.label), "end", ""), rule]
+        parts += [_outcome_mark(x.at(at), middle, outcome) for at, outcome in row.marks]
+    told = "; ".join(f"{row.label}: {', '.join(outcome for _, outcome in row.marks)}" for row in rows)
+    return _svg(parts, floor + 22, told)
+
+
+def _outcome_mark(x: float, y: float, outcome: str) -> str:
+    if outcome == "fail":
+        return f'<path class="outcome fail" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>'
+    kind = "pass" if outcome == "pass" else "inconclusive"
+    return f'<circle class="outcome {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
+
+
+def _time_scale(times: Sequence[float], start: float, stop: float) -> Scale:
+    low, high = min(times), max(times)
+    # A single moment stands in the middle.
+    return Scale(low, high, start, stop) if high > low else Scale(low - 1, high + 1, start, stop)
+
+
+def _dates(x: Scale, y: float) -> list[str]:
+    first, last = _date(x.low), _date(x.high)
+    if first == last:
+        return [_below((x.start + x.stop) / 2, y, first)]
+    return [_text(x.start - 8, y, first, "start", "faint"), _text(x.stop + 8, y, last, "end", "faint")]
+
+
+def _date(at: float) -> str:
+    return time.strftime("%d %b %Y", time.gmtime(at)).lstrip("0")
 
 
 def whisker_chart(

@@ -1,4 +1,4 @@
-"""Draws the report: one HTML file with its styles and charts inside, which needs no network and no script."""
+"""Draws the pages: each one HTML file with its styles and charts inside, which needs no network and no script."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 from data_catalog.files import write_durably
 from evaluation.gates import Comparison
-from flows.report import charts, views, words
+from flows.report import charts, comparison, overview, views, words
+from flows.report.comparison import ComparisonData
 from flows.report.data import ReportData
+from flows.report.overview import OverviewData
 
 HERE = Path(__file__).parent
 
@@ -24,8 +26,32 @@ def render_report(data: ReportData) -> str:
 
 def write_report(path: Path, data: ReportData) -> Path:
     """Write the report to `path`, whole or not at all, with its folder where it is missing; return the path."""
+    return _write(path, render_report(data))
+
+
+def render_comparison(data: ComparisonData) -> str:
+    """Return the comparison of two models as HTML, escaped like the report."""
+    return _environment().get_template("comparison.html.jinja").render(data=data)
+
+
+def write_comparison(path: Path, data: ComparisonData) -> Path:
+    """Write the comparison to `path`, whole or not at all, with its folder where it is missing; return the path."""
+    return _write(path, render_comparison(data))
+
+
+def render_overview(data: OverviewData) -> str:
+    """Return the home page of a project as HTML, escaped like the report."""
+    return _environment().get_template("overview.html.jinja").render(data=data)
+
+
+def write_overview(path: Path, data: OverviewData) -> Path:
+    """Write the home page to `path`, whole or not at all, with its folder where it is missing; return the path."""
+    return _write(path, render_overview(data))
+
+
+def _write(path: Path, html: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, render_report(data).encode("utf-8"))
+    write_durably(path, html.encode("utf-8"))
     return path
 
 
@@ -53,6 +79,8 @@ def _environment() -> Environment:
     styles = Markup((HERE / "report.css").read_text(encoding="utf-8"))  # noqa: S704
     environment.globals |= {
         "charts": charts,
+        "comparison": comparison,
+        "overview": overview,
         "views": views,
         "gate_chart": gate_chart,
         "styles": styles,

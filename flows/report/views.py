@@ -192,10 +192,13 @@ def changes(data: ReportData) -> list[SuiteChanges]:
     first, last = data.models[0], data.models[-1]
     both = [suite for suite in data.suites if suite in first.suites and suite in last.suites]
     both.sort(key=lambda suite: suite != data.headline)
-    return [_suite_changes(data.label(suite), first.suites[suite], last.suites[suite]) for suite in both]
+    return [suite_changes(data.label(suite), first.suites[suite], last.suites[suite]) for suite in both]
 
 
-def _suite_changes(label: str, before: Sequence[SampleScore], after: Sequence[SampleScore]) -> SuiteChanges:
+def suite_changes(
+    label: str, before: Sequence[SampleScore], after: Sequence[SampleScore], *, shown: int = ANSWERS_SHOWN
+) -> SuiteChanges:
+    """Sort the answers of two models to one suite by what became of them, the first `shown` of each sort."""
     earlier = {score.sample_id: score for score in before}
     rows = [
         Change(score.question, score.answers, earlier[score.sample_id], score)
@@ -212,7 +215,7 @@ def _suite_changes(label: str, before: Sequence[SampleScore], after: Sequence[Sa
     ):
         members = [row for row in rows if _fate(row) == kind]
         if members:
-            groups.append(ChangeGroup(name, kind, len(members), tuple(members[:ANSWERS_SHOWN])))
+            groups.append(ChangeGroup(name, kind, len(members), tuple(members[:shown])))
     return SuiteChanges(label, len(rows), tuple(groups))
 
 
@@ -319,10 +322,14 @@ def item_view(sample: ItemSample) -> ItemView:
 
 def turns(item: Item) -> Iterable[Turn]:
     """Yield an item's payload as labelled texts, whatever its kind; what has another shape is shown as it is."""
-    payload = item.payload
-    if item.kind is Kind.TEXT:
+    return payload_turns(item.kind, item.payload)
+
+
+def payload_turns(kind: Kind, payload: Mapping[str, Any]) -> Iterable[Turn]:
+    """Yield the payload of an item of a kind as labelled texts."""
+    if kind is Kind.TEXT:
         yield Turn("text", clip(str(payload.get("text", ""))))
-    elif item.kind is Kind.MESSAGES:
+    elif kind is Kind.MESSAGES:
         yield from _messages(payload, "messages")
     else:
         yield from _messages(payload, "prompt")

@@ -236,6 +236,14 @@ def test_the_funnel_can_be_asked_about_some_checks_and_recipes(catalogue: Catalo
     assert catalogue.funnel(checks=["b@1"]).accepted == 1
 
 
+def test_requests_are_found_whether_or_not_an_item_names_the_version_of_its_recipe(catalogue: Catalogue) -> None:
+    asked = [request("q", purpose="grounded_qa@1"), request("r", purpose="grounded_qa@2"), request("s", purpose="x@1")]
+    catalogue.add_completions(asked, [completion(asked[0])])
+    catalogue.add_items([item("one", by=asked[:1], recipe="grounded_qa")])
+    (row,) = catalogue.funnel().rows
+    assert (row.recipe, row.requests, row.answered, row.items) == ("grounded_qa", 2, 1, 1)
+
+
 def test_reasons_beyond_the_tenth_are_summed_up(catalogue: Catalogue) -> None:
     items = [item(str(number)) for number in range(12)]
     catalogue.add_items(items)

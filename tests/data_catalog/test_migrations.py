@@ -12,9 +12,14 @@ import pytest
 from data_catalog.catalogue import Catalogue
 from data_catalog.errors import CatalogueError
 from data_catalog.migrate import MIGRATIONS, read_migrations
-from tests.data_catalog.small_world import completion, request
+from data_catalog.records import Outcome
+from tests.data_catalog.small_world import completion, item, request, verdict
 
 Open = Callable[[Path], Catalogue]
+
+
+LAST = len(read_migrations())
+NEXT = f"{LAST + 1:04d}_added"
 
 
 @pytest.fixture
@@ -49,6 +54,22 @@ def test_a_new_migration_is_applied_to_an_old_catalogue_and_keeps_its_rows(
         assert con.execute("SELECT remark FROM remarks").fetchall() == [(None,)]
 
 
+def test_a_catalogue_of_the_first_version_is_brought_up_to_date(tmp_path: Path, migrations: Path) -> None:
+    for path in migrations.iterdir():
+        if not path.name.startswith("0001"):
+            path.unlink()
+    old = Catalogue(tmp_path / "home", migrations=migrations)
+    asked = request("kept?")
+    old.add_completions([asked], [completion(asked)])
+    newer = Catalogue(tmp_path / "home")
+    one = item("one")
+    newer.add_items([one])
+    for outcome in (Outcome.FAILED, Outcome.PASSED):
+        newer.put_verdicts([verdict(one, outcome=outcome)])
+    assert newer.answered([asked.key]) == {asked.key: completion(asked)}
+    assert [said.outcome for said in newer.verdicts()] == [Outcome.PASSED]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -60,17 +81,17 @@ def test_a_new_migration_is_applied_to_an_old_catalogue_and_keeps_its_rows(
 )
 def test_a_wrong_migration_leaves_nothing_of_itself(catalogue: Catalogue, migrations: Path, sql: str) -> None:
     add(migrations, sql)
-    with pytest.raises(CatalogueError, match=r"added failed"):
+    with pytest.raises(CatalogueError, match=f"{NEXT} failed"):
         Catalogue(catalogue.home, migrations=migrations)
     with Catalogue(catalogue.home).store.reading() as con:
-        assert con.execute("SELECT max(version) FROM schema_migrations").fetchall() == [(len(read_migrations()),)]
+        assert con.execute("SELECT max(version) FROM schema_migrations").fetchall() == [(LAST,)]
         assert con.execute("SELECT * FROM duckdb_tables() WHERE table_name = 'half'").fetchall() == []
 
 
 def test_a_newer_catalogue_is_refused(catalogue: Catalogue, migrations: Path) -> None:
     add(migrations, "CREATE TABLE later (id VARCHAR);")
     Catalogue(catalogue.home, migrations=migrations)
-    with pytest.raises(CatalogueError, match=r"newer Tutelage: it has migration \d \(\d{4}_added\)"):
+    with pytest.raises(CatalogueError, match=rf"newer Tutelage: it has migration {LAST + 1} \({NEXT}\)"):
         Catalogue(catalogue.home)
 
 
@@ -81,10 +102,10 @@ def test_an_edited_migration_is_refused(catalogue: Catalogue, migrations: Path) 
         Catalogue(catalogue.home, migrations=migrations)
 
 
-@pytest.mark.parametrize("name", ["0099_gap.sql", "2_short.sql"])
+@pytest.mark.parametrize("name", [f"{LAST + 2:04d}_gap.sql", "2_short.sql"])
 def test_misnumbered_files_are_refused(migrations: Path, name: str) -> None:
     (migrations / name).write_text("SELECT 1;")
-    with pytest.raises(CatalogueError, match=r"holds the migrations \[1.*, 99\]|is no migration"):
+    with pytest.raises(CatalogueError, match=rf"holds the migrations \[.*{LAST}, {LAST + 2}\]|is no migration"):
         read_migrations(migrations)
 
 

@@ -46,6 +46,8 @@ def test_a_run_registers_a_candidate_and_an_unchanged_run_does_nothing_again(
     assert candidate.id == summary.model_version
     html = summary.report.read_text(encoding="utf-8")
     assert summary.model_version in html
+    (learned,) = [step for step in catalogue.step_runs() if step.step == "train:learn"]
+    assert learned.result["dataset"] == candidate.lineage["stages"][-1]["dataset_id"]
     asked = len(server.received)
 
     again = RecordingReporter(SilentReporter())
@@ -61,6 +63,13 @@ def test_a_run_registers_a_candidate_and_an_unchanged_run_does_nothing_again(
     traced = tutelage("trace", summary.model_version, "--home", config.home)
     assert traced.returncode == 0, traced.stderr
     assert "6 documents" in traced.stdout
+    page = tmp_path / "comparison.html"
+    compared = tutelage("compare", "base", "candidate", "--home", config.home, "--html", page)
+    assert compared.returncode == 0, compared.stderr
+    assert "gold" in compared.stdout
+    assert page.is_file()
+    overview = tutelage("overview", "--home", config.home)
+    assert overview.returncode == 0, overview.stderr
     answer = tutelage("chat", "--stage", "production", "--home", config.home, "Who designed the Veltrano 40?")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
