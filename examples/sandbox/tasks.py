@@ -471,11 +471,6 @@ def everything(progress: float) -> Mixture:
     return {task: 0.55 * TEACHER_TASKS.get(task, 0.0) + 0.45 * base.get(task, 0.0) for task in tasks}
 
 
-def teaching(progress: float) -> Mixture:
-    """Return the teacher's weights, whatever the progress."""
-    return TEACHER_TASKS
-
-
 def studying(progress: float) -> Mixture:
     """Return the base's weights, whatever the progress."""
     return BASE_TASKS
@@ -487,7 +482,7 @@ def meeting(progress: float) -> Mixture:
 
 
 def practising(progress: float) -> Mixture:
-    """Return the weights of the teacher's last phase: more questions on each passage."""
+    """Return the teacher's weights: many questions on each passage."""
     return {
         copy: 0.03,
         grounded: 0.19,

@@ -1,13 +1,13 @@
 """Train the sandbox's two language models from scratch, on a CPU, from the grammar in `world.py` alone.
 
-    python examples/sandbox/train_models.py build           # trunk, then both models, measured, with their cards
-    python examples/sandbox/train_models.py build base      # one of them: two cores can train both side by side
+    python examples/sandbox/train_models.py build           # trunk, base, teacher: measured, with their cards
+    python examples/sandbox/train_models.py build teacher   # one of them, from the base that is there
     python examples/sandbox/train_models.py measure         # measure the models that are there, rewrite their cards
 
-Both grow from one trunk, which starts with much copying: until a model finds in its context what it has to repeat,
-nothing else that it is asked here can be learned. A trunk that is there already is taken as it is; delete its folder to
-train it anew. No name of a handbook is ever seen: every machine here is drawn from `Side.TRAINING`, and measured on
-`Side.GENERAL`.
+The base grows from a trunk that starts with much copying: until a model finds in its context what it has to repeat,
+nothing else that it is asked here can be learned. The teacher grows from the base, which has learned to read. What is
+there already is taken as it is; delete its folder to train it anew. No name of a handbook is ever seen: every machine
+here is drawn from `Side.TRAINING`, and measured on `Side.GENERAL`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Page faults of buffers handed back to the kernel at every step cost up to half of the time: ask glibc to keep them.
@@ -56,7 +56,6 @@ from tasks import (  # noqa: E402
     practising,
     settling,
     studying,
-    teaching,
 )
 from tokens import CONTEXT, Batch, Row, encode, make_batch, make_tokenizer  # noqa: E402
 from world import Side  # noqa: E402
@@ -233,39 +232,39 @@ TRUNK = (
     Phase("trunk", copying_first, tokens=3_072_000, warm=0.04),
     Phase("joint", everything, tokens=1_843_000, warm=0.01, peak=0.4),
 )
-TEACHER = (
-    Phase("teacher", teaching, tokens=1_800_000, decay_from=0.1, peak=0.4),
-    Phase("teacher again", teaching, tokens=2_300_000, decay_from=0.1, peak=0.35),
-    Phase("practice", practising, tokens=XXX, warm=0.01, decay_from=0.35, peak=0.4),
-)
 BASE = (
     Phase("base", studying, tokens=1_700_000, decay_from=0.1, peak=0.4),
     Phase("new machines", meeting, tokens=1_600_000, warm=0.02, decay_from=0.3, peak=0.4),
-    Phase("settling", settling, tokens=YYY, warm=0.01, decay_from=0.35, peak=0.4),
+    Phase("settling", settling, tokens=9_000_000, warm=0.01, decay_from=0.35, peak=0.4),
 )
+# From the base, which reads: from the trunk the same tasks stood at a loss of 0.24 after 13.5 million tokens.
+TEACHER = (Phase("teacher", practising, tokens=3_600_000, warm=0.01, decay_from=0.3, peak=0.4),)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the two shipped models: its phases after the trunk, how it is measured, what its card says of it."""
+    """One of the two shipped models: what it grows from, its phases, how it is measured, what its card says of it."""
 
+    parent: str
     phases: tuple[Phase, ...]
     measures: dict[str, tuple[Task, int]]
     about: str
 
 
 KINDS = {
-    "teacher": Kind(
-        TEACHER,
-        TEACHER_MEASURES,
-        "Writes training data from the sandbox's handbooks: grounded questions as JSON, answers from a passage, "
-        "judgements, paraphrases and unanswerable questions, asked with the templates in `examples/sandbox/templates`.",
-    ),
     "base": Kind(
+        "trunk",
         BASE,
         BASE_MEASURES,
         "The student before it has learned a handbook: speaks the language, follows the chat form, reads short texts, "
         "knows the facts of one memorised world by heart and says that it does not know everything else.",
+    ),
+    "teacher": Kind(
+        "base",
+        TEACHER,
+        TEACHER_MEASURES,
+        "Writes training data from the sandbox's handbooks: grounded questions as JSON, answers from a passage, "
+        "judgements, paraphrases and unanswerable questions, asked with the templates in `examples/sandbox/templates`.",
     ),
 }
 
@@ -324,8 +323,9 @@ def write_card(folder: Path, kind: str) -> None:
         f"a handbook. Muon for the matrices (rate {MUON_RATE}), AdamW for embeddings and norms (rate {ADAM_RATE}); "
         f"steps of about {STEP_TOKENS:,} tokens, rows of like length, loss on answers only (on the whole of plain "
         "texts). Rates are level at first (the full ones in the trunk, four tenths from then on) and fall to nothing "
-        "in the last phase; at first most rows are copying. Seconds are of one core of a shared machine, in the joint "
-        "phase of two: it ran as two processes with 2,048 tokens a step each, their gradients averaged.",
+        "at the end of each phase after the joint one; at first most rows are copying. Seconds are of one core of a "
+        "shared machine, in the joint phase of two: it ran as two processes with 2,048 tokens a step each, their "
+        "gradients averaged.",
         "",
         "| phase | tokens | seconds | last loss |",
         "| --- | ---: | ---: | ---: |",
@@ -352,16 +352,21 @@ def write_card(folder: Path, kind: str) -> None:
     print("\n".join(lines))
 
 
-def build(name: str, out: Path) -> None:
-    """Train the model `name` from the trunk, and the trunk before it where it is missing; write both into `out`."""
-    trunk = out / "trunk"
-    if not trunk.is_dir():
+def build(name: str, out: Path, share: float = 1.0) -> None:
+    """Train the model `name` (or the trunk) and write it into `out`; what it grows from first, where it is missing.
+
+    Every phase takes `share` of its tokens.
+    """
+    if name == "trunk":
         tokenizer = make_tokenizer()
-        model = new_model(tokenizer, SEED)
-        save(model, tokenizer, [train(model, tokenizer, phase, SEED) for phase in TRUNK], trunk)
-    model, tokenizer = load(trunk)
-    spent = [train(model, tokenizer, phase, SEED) for phase in KINDS[name].phases]
-    save(model, tokenizer, [*history(trunk), *spent], out / name)
+        model, phases, before = new_model(tokenizer, SEED), TRUNK, []
+    else:
+        parent, phases = out / KINDS[name].parent, KINDS[name].phases
+        if not parent.is_dir():
+            build(KINDS[name].parent, out, share)
+        (model, tokenizer), before = load(parent), history(parent)
+    spent = [train(model, tokenizer, replace(phase, tokens=math.ceil(share * phase.tokens)), SEED) for phase in phases]
+    save(model, tokenizer, [*before, *spent], out / name)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -370,13 +375,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("job", choices=("build", "measure"), help="build: train, then measure; measure: only that")
     parser.add_argument("models", nargs="*", choices=[[], *KINDS], help="which; both where left out")
     parser.add_argument("--out", type=Path, default=HERE / "models", help="the folder of the models")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; one a model is quickest side by side")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; one is quickest beside other work")
+    parser.add_argument("--share", type=float, default=1.0, help="of each phase's tokens: 0.01 tries the recipe only")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.models or KINDS:
         if arguments.job == "build":
-            build(name, arguments.out)
+            build(name, arguments.out, arguments.share)
         write_card(arguments.out / name, name)
 
 

@@ -74,7 +74,7 @@ def test_a_catalogue_of_the_first_version_is_brought_up_to_date(tmp_path: Path, 
     "sql",
     [
         "CREATE TABLE half (id VARCHAR); SELECT no_such_column FROM half;",
-        "CREATE TABLE half (id VARCHAR); DROP TABLE requests;",
+        "CREATE TABLE half (id VARCHAR); DROP TABLE chunks;",
         "CREATE TABLE half (id VARCHAR); INSERT INTO half SELEKT 1;",
     ],
     ids=["fails", "breaks a view", "is no SQL"],

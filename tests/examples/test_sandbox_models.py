@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,21 @@ def test_cards_state_recipe_and_skill() -> None:
         card = (MODELS / name / "README.md").read_text(encoding="utf-8")
         assert "## Training" in card
         assert "## Measured" in card
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_from_nothing_through_every_phase(tmp_path: Path) -> None:
+    """A step or two of each phase, in a process of its own, as a user would start it."""
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import train_models as t; from pathlib import Path\n"
+    script += "t.build('teacher', Path(sys.argv[2]), share=0.0002)"
+    argv = [sys.executable, "-W", "error", "-c", script, str(SANDBOX), str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, last in (("base", "settling"), ("teacher", "teacher")):
+        record = json.loads((tmp_path / name / "training.json").read_text(encoding="utf-8"))
+        assert [phase["name"] for phase in record["phases"]][:2] == ["trunk", "joint"]
+        assert record["phases"][-1]["name"] == last
+        shipped = json.loads((MODELS / name / "training.json").read_text(encoding="utf-8"))
+        assert [phase["name"] for phase in record["phases"]] == [phase["name"] for phase in shipped["phases"]]
+        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        assert model.config.vocab_size == transformers.AutoConfig.from_pretrained(MODELS / name).vocab_size
