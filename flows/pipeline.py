@@ -34,6 +34,7 @@ from flows.report import write_report
 from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
 from flows.teacher import LazyTeacher
+from generators.engine import open_requests
 from training.specs import TrainResult
 
 HELD_OUT = "held_out"
@@ -137,7 +138,7 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
     for stage in ctx.config.stages:
         check_slices(stage.gate, labels)
     requests = data_steps.generation_requests(ctx, state.ingested)
-    if len(ctx.catalogue.answered([request.key for _, request in requests])) < len({r.key for _, r in requests}):
+    if open_requests([request for _, request in requests], ctx.catalogue).to_ask:
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:

@@ -60,17 +60,17 @@ def test_a_new_migration_is_applied_to_an_old_catalogue_and_keeps_its_rows(
 )
 def test_a_wrong_migration_leaves_nothing_of_itself(catalogue: Catalogue, migrations: Path, sql: str) -> None:
     add(migrations, sql)
-    with pytest.raises(CatalogueError, match=r"0002_added failed"):
+    with pytest.raises(CatalogueError, match=r"added failed"):
         Catalogue(catalogue.home, migrations=migrations)
     with Catalogue(catalogue.home).store.reading() as con:
-        assert con.execute("SELECT max(version) FROM schema_migrations").fetchall() == [(1,)]
+        assert con.execute("SELECT max(version) FROM schema_migrations").fetchall() == [(len(read_migrations()),)]
         assert con.execute("SELECT * FROM duckdb_tables() WHERE table_name = 'half'").fetchall() == []
 
 
 def test_a_newer_catalogue_is_refused(catalogue: Catalogue, migrations: Path) -> None:
     add(migrations, "CREATE TABLE later (id VARCHAR);")
     Catalogue(catalogue.home, migrations=migrations)
-    with pytest.raises(CatalogueError, match=r"newer Tutelage: it has migration 2 \(0002_added\)"):
+    with pytest.raises(CatalogueError, match=r"newer Tutelage: it has migration \d \(\d{4}_added\)"):
         Catalogue(catalogue.home)
 
 
@@ -81,10 +81,10 @@ def test_an_edited_migration_is_refused(catalogue: Catalogue, migrations: Path) 
         Catalogue(catalogue.home, migrations=migrations)
 
 
-@pytest.mark.parametrize("name", ["0003_gap.sql", "2_short.sql"])
+@pytest.mark.parametrize("name", ["0099_gap.sql", "2_short.sql"])
 def test_misnumbered_files_are_refused(migrations: Path, name: str) -> None:
     (migrations / name).write_text("SELECT 1;")
-    with pytest.raises(CatalogueError, match=r"holds the migrations \[1, 3\]|is no migration"):
+    with pytest.raises(CatalogueError, match=r"holds the migrations \[1.*, 99\]|is no migration"):
         read_migrations(migrations)
 
 
