@@ -25,14 +25,17 @@ from data_catalog.records import (
     Chunk,
     Completion,
     Document,
+    FailureKind,
     Item,
     Record,
     Request,
+    RequestFailure,
     RunStatus,
     Split,
     StepRun,
     Verdict,
 )
+from data_catalog.request_log import RequestLog, read_request_log
 from data_catalog.salvage import read_answers, read_exclusions
 from data_catalog.store import Store, damaged_name
 
@@ -188,6 +191,37 @@ class Catalogue:
                     valid="every completion comes with its request",
                 )
             _bulk(con, queries.INSERT_COMPLETIONS, answer_table, now)
+
+    def answered_keys(self) -> list[str]:
+        """Return the keys of all requests that have been answered."""
+        return [key for (key,) in self._read(queries.ANSWERED_KEYS)]
+
+    def add_request_failures(self, requests: Sequence[Request], failures: Sequence[RequestFailure]) -> None:
+        """Store requests that got no answer, and why; a newer reason replaces the one before."""
+        if not failures:
+            return
+        asked = {request.key: request for request in requests}
+        request_table = rows.table(rows.REQUESTS, (rows.request_row(key, request) for key, request in asked.items()))
+        newest = {failure.request_key: rows.request_failure_row(failure) for failure in failures}
+        with self.store.writing() as con:
+            now = {"now": self.clock()}
+            _bulk(con, queries.INSERT_REQUESTS, request_table, now)
+            _bulk(con, queries.UPSERT_REQUEST_FAILURES, rows.table(rows.REQUEST_FAILURES, newest.values()), now)
+
+    def request_failures(self, keys: Iterable[str]) -> list[RequestFailure]:
+        """Return how those of `keys` failed that have no answer, by key."""
+        found = self._read(queries.REQUEST_FAILURES, wanted=rows.ids(keys))
+        return [rows.request_failure_of(row) for row in found]
+
+    def release_requests(self) -> int:
+        """Let quarantined requests be asked again; return how many there were."""
+        with self.store.writing() as con:
+            return len(con.execute(queries.RELEASE_REQUESTS, {"kind": FailureKind.QUARANTINED.value}).fetchall())
+
+    def request_log(self) -> RequestLog:
+        """Count what was asked and what came of it, per recipe (or check) and template."""
+        with self.store.reading() as con:
+            return read_request_log(con)
 
     def _take_over(self, damaged: Path) -> None:
         request_table, answer_table = read_answers(damaged)

@@ -73,6 +73,39 @@ SELECT model, messages, sampling, response_schema, sample_index, purpose, templa
 FROM requests SEMI JOIN wanted ON wanted.id = requests.key
 ORDER BY requests.key
 """
+ANSWERED_KEYS = """
+SELECT key FROM requests SEMI JOIN completions ON completions.request_key = requests.key ORDER BY key
+"""
+UPSERT_REQUEST_FAILURES = """
+INSERT INTO request_failures BY NAME SELECT *, $now AS failed_at FROM incoming
+ON CONFLICT (request_key) DO UPDATE SET
+    kind = excluded.kind, reason = excluded.reason, attempts = excluded.attempts, failed_at = excluded.failed_at
+"""
+REQUEST_FAILURES = """
+SELECT request_key, kind, reason, attempts
+FROM request_failures SEMI JOIN wanted ON wanted.id = request_key ANTI JOIN completions USING (request_key)
+ORDER BY request_key
+"""
+RELEASE_REQUESTS = """
+DELETE FROM request_failures WHERE kind = $kind RETURNING request_key
+"""
+REQUEST_COUNTS = """
+SELECT
+    purpose, template, model, count(*), count(completions.request_key), count(*) FILTER (finish_reason = 'length'),
+    coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), coalesce(sum(seconds), 0),
+    count(kind) FILTER (completions.request_key IS NULL AND kind != $quarantined),
+    count(kind) FILTER (completions.request_key IS NULL AND kind = $quarantined),
+    min(first_asked_at), max(coalesce(stored_at, failed_at, first_asked_at))
+FROM requests
+LEFT JOIN completions ON completions.request_key = requests.key
+LEFT JOIN request_failures ON request_failures.request_key = requests.key
+GROUP BY purpose, template, model ORDER BY purpose, template, model
+"""
+FAILURE_REASONS = """
+SELECT purpose, template, kind, reason, attempts, failed_at, request_key
+FROM request_failures ANTI JOIN completions USING (request_key) JOIN requests ON requests.key = request_key
+ORDER BY purpose, template, kind, reason, request_key
+"""
 SALVAGE_ROWS = "SELECT count(*) FROM {table}"
 SALVAGE_REQUESTS = """
 SELECT key, model, messages, sampling, response_schema, sample_index, purpose, template, origin, chunk_id, document_id,

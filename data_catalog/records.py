@@ -170,6 +170,29 @@ class Completion(Record):
     seconds: float = 0.0
 
 
+class FailureKind(StrEnum):
+    """Why a request has no answer."""
+
+    REFUSED = "refused"
+    """The endpoint said that it will not answer it (a 4xx); asked again by the next run."""
+    FAILED = "failed"
+    """Every try failed; asked again by the next run."""
+    SUSPECT = "suspect"
+    """In flight when an endpoint died; the next run asks it last, and alone."""
+    QUARANTINED = "quarantined"
+    """Failed time and again while others were answered, or brought an endpoint down: not asked until it is released."""
+
+
+class RequestFailure(Record):
+    """A request that a run left without an answer."""
+
+    request_key: str
+    kind: FailureKind
+    reason: str
+    attempts: int
+    """Tries in that run."""
+
+
 class Item(Record):
     """One training (or held-out) example parsed from completions or taken from documents."""
 

@@ -15,12 +15,14 @@ from data_catalog.records import (
     Completion,
     DatasetVersion,
     Document,
+    FailureKind,
     Item,
     Kind,
     Message,
     ModelVersion,
     Outcome,
     Request,
+    RequestFailure,
     RunStatus,
     Sampling,
     Split,
@@ -70,6 +72,7 @@ COMPLETIONS = _schema(
     completion_tokens=_COUNT,
     seconds=_NUMBER,
 )
+REQUEST_FAILURES = _schema(request_key=_TEXT, kind=_TEXT, reason=_TEXT, attempts=_COUNT)
 ITEMS = _schema(
     id=_TEXT,
     kind=_TEXT,
@@ -248,6 +251,16 @@ def completion_of(row: Row) -> Completion:
         completion_tokens=row[5],
         seconds=row[6],
     )
+
+
+def request_failure_row(failure: RequestFailure) -> dict[str, Any]:
+    """One row of `request_failures`."""
+    return failure.model_dump(mode="json") | {"reason": readable(failure.reason)}
+
+
+def request_failure_of(row: Row) -> RequestFailure:
+    """Columns: request_key, kind, reason, attempts."""
+    return RequestFailure(request_key=row[0], kind=FailureKind(row[1]), reason=row[2], attempts=row[3])
 
 
 def item_row(item: Item) -> dict[str, Any]:

@@ -29,6 +29,8 @@ COMMANDS: dict[str, Entry] = {
     "refresh": Entry("flows.commands.run", "refresh", "Ask only for what is new or changed in the documents."),
     "preview": Entry("flows.commands.run", "preview", "Try the prompts and checks on a few chunks."),
     "check": Entry("flows.commands.run", "check", "Check a configuration and say what it would do."),
+    "requests": Entry("flows.commands.requests", "requests", "Show what was asked of the teacher and what came of it."),
+    "reparse": Entry("flows.commands.requests", "reparse", "Parse the stored answers again, without asking anybody."),
     "methods": Entry("flows.commands.methods", "methods", "Compare the fine-tuning methods on the student."),
     "models": Entry("flows.commands.models", "models", "List model versions and the stages they hold."),
     "approve": Entry("flows.commands.models", "approve", "Approve a model version for a stage, until a time."),

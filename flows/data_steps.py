@@ -20,7 +20,7 @@ from flows.document_parser import document_parser
 from generators.chunks import cut
 from generators.documents import ReadResult, Refusal, Remark, read_documents
 from generators.documents.results import counted, endings
-from generators.engine import answer_all
+from generators.engine import AnswerReport, answer_all
 from generators.filters.calibration import demand_recall
 from generators.filters.pipeline import CurateReport, curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
@@ -254,8 +254,8 @@ def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
     ctx.catalogue.add_items(list(items.values()))
     line = f"{len(items):,} items from {len(report.completions):,} answers"
     ctx.reporter.step_done("generate", line, cached=report.asked == 0)
-    if report.failed:
-        ctx.reporter.note(f"{report.failed:,} requests got no answer; the next run asks them again")
+    for line in _missing(report):
+        ctx.reporter.note(line)
     return Generated(
         items=tuple(items.values()),
         recipes=tuple(_recipe_counts(wanted, report.completions)),
@@ -264,6 +264,17 @@ def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
         asked=report.asked,
         cached=report.cached,
     )
+
+
+def _missing(report: AnswerReport) -> Iterator[str]:
+    """Yield what a user should know of requests without an answer."""
+    if report.failed:
+        yield f"{report.failed:,} requests got no answer; the next run asks them again"
+    if report.quarantined:
+        yield (
+            f"{report.quarantined:,} requests are quarantined and not asked again: `tutelage requests` says why, and "
+            "with --release lets the next run ask them"
+        )
 
 
 def _recipe_counts(wanted: Sequence[Wanted], completions: Mapping[str, Completion]) -> Iterator[RecipeCounts]:
@@ -290,6 +301,8 @@ def curate_items(ctx: RunContext, ingested: Ingested, items: Sequence[Item], que
             on_progress=lambda done, total: ctx.reporter.step_progress("curate", done, total, "asked to the teacher"),
         )
         asked, cached = asked + report.asked, cached + report.cached
+        for line in _missing(report):
+            ctx.reporter.note(line)
         return report.completions
 
     ctx.reporter.step_started("curate", f"{len(items):,} items")

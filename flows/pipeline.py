@@ -36,6 +36,7 @@ from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
 from flows.teacher import LazyTeacher
 from flows.workers import WorkerHost
+from generators.engine import open_requests
 from generators.refill import Supply
 from training.specs import TrainResult
 
@@ -148,8 +149,7 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
         check_replay(ctx.config.replay, state.suites)
     supply = Supply(ctx.config.generate.recipes)
     wanted = data_steps.generation_requests(ctx, state.ingested, supply)
-    keys = {entry.request.key for entry in wanted}
-    if len(ctx.catalogue.answered(sorted(keys))) < len(keys):
+    if open_requests([entry.request for entry in wanted], ctx.catalogue).to_ask:
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:

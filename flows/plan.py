@@ -12,6 +12,7 @@ from flows.data_steps import ingest_notes
 from flows.document_parser import document_parser
 from generators.chunks import cut
 from generators.documents import read_documents
+from generators.specs import endpoint_urls
 from generators.tokens import load_counter
 from generators.withholding import withhold
 
@@ -27,12 +28,14 @@ def describe(config: Config) -> str:
     chunks = [chunk for document in read.documents for chunk in cut(document, config.documents, count)]
     seen = withhold(read.documents, chunks, config.documents.withhold_sensitive)
     tokens = sum(count(chunk.text) for chunk in chunks)
-    where = config.teacher.base_url or "a vLLM server of our own"
+    urls = endpoint_urls(config.teacher.base_url or ())
+    where = ", ".join(urls) or "a vLLM server of our own"
+    in_flight = f"{config.teacher.concurrency} requests at a time{' each' if len(urls) > 1 else ''}"
     lines = [
         f"project    {config.project}, kept in {config.home}",
         f"documents  {len(read.documents):,} in {len(chunks):,} chunks, {tokens:,} tokens",
         *(f"           {line}" for line in ingest_notes(read, seen)),
-        f"teacher    {config.teacher.model} on {where}, {config.teacher.concurrency} requests at a time",
+        f"teacher    {config.teacher.model} on {where}, {in_flight}",
         *(f"generate   {recipe.recipe}, {recipe.samples} per prompt" for recipe in config.generate.recipes),
         f"student    {config.student.model}",
     ]

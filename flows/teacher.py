@@ -1,22 +1,21 @@
 """The teacher of a run: nothing is started before a request lacks an answer, and nothing is started twice.
 
-`LazyTeacher` is the `Completer` that the pipeline asks. Behind it stands a managed vLLM server or an endpoint.
+`LazyTeacher` is the `Completer` that the pipeline asks. Behind it stands a managed vLLM server, or endpoints.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from data_catalog.errors import ConfigError
-from data_catalog.records import Completion, Request
+from data_catalog.records import Completion, FailureKind, Request, RequestFailure
 from flows.fingerprints import teacher_fingerprint
 from flows.progress import Reporter
 from flows.vllm import SERVED_NAME, VllmServer, has_gpu
-from generators.engine import RequestFailure
 from generators.specs import TeacherSpec
 from generators.teacher import OpenAITeacher
 
@@ -34,6 +33,8 @@ class LazyTeacher:
         self.failures: list[RequestFailure] = []
         self.answered_before = 0
         """Requests of the same job that were answered earlier; `generators.engine.answer_all` says how many."""
+        self.failed_before: Mapping[str, FailureKind] = {}
+        """How requests of the same job failed in an earlier run."""
         self._home = home
         self._reporter = reporter
         self._server: VllmServer | None = None
@@ -58,9 +59,14 @@ class LazyTeacher:
         """Yield the answers in batches; see `data_catalog.completer.Completer`."""
         base_url, model = self._endpoint()
         client = OpenAITeacher(
-            self.spec, base_url=base_url, model=model, fingerprint=self.fingerprint, api_key=self.api_key()
+            self.spec,
+            base_url=base_url,
+            model=model,
+            fingerprint=self.fingerprint,
+            api_key=self.api_key(),
+            on_note=self._reporter.note,
         )
-        client.answered_before = self.answered_before
+        client.answered_before, client.failed_before = self.answered_before, self.failed_before
         try:
             yield from client.complete(requests)
         finally:
@@ -93,7 +99,7 @@ class LazyTeacher:
             )
         return os.environ[name]
 
-    def _endpoint(self) -> tuple[str, str]:
+    def _endpoint(self) -> tuple[str | tuple[str, ...], str]:
         if self.spec.base_url is not None:
             return self.spec.base_url, self.spec.model
         self.prepare()

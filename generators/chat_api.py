@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Any
 
 import aiohttp
@@ -26,7 +27,23 @@ RESPONSE_BYTES_PER_TOKEN = 64
 SHOWN_BYTES = 300
 """How much of an unexpected response an error shows."""
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
+THROTTLING_STATUS = frozenset({429, 503})
 FATAL_STATUS = frozenset({401, 403, 404})
+
+
+class Trouble(Enum):
+    """What kept a try from its answer; it decides who is to blame and what to do."""
+
+    THROTTLED = "throttled"
+    """429 or 503: too many at once."""
+    TIMEOUT = "timeout"
+    """No whole answer in time."""
+    CRASH = "crash"
+    """Another 5xx, or a connection that broke: the server, or what this request does to it."""
+    UNCONNECTED = "unconnected"
+    """Nobody listens there."""
+    BROKEN = "broken"
+    """An answer that can't be used."""
 
 
 class TryAgain(Exception):
@@ -35,8 +52,9 @@ class TryAgain(Exception):
     `retry_after` is what the server asked for, in seconds.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, trouble: Trouble = Trouble.BROKEN, retry_after: float | None = None) -> None:
         super().__init__(reason)
+        self.trouble = trouble
         self.retry_after = retry_after
 
 
@@ -55,13 +73,13 @@ class ChatEndpoint:
         base_url: `http://host:port/v1`.
         model: the name under which the endpoint serves the model.
         api_key: sent as a bearer token; empty sends none.
-        concurrency: connections at most.
+        connections: open at once, at most.
         request_timeout: seconds for one answer, from sending to the last byte.
         proxy: an HTTP proxy, or None.
     """
 
     def __init__(
-        self, base_url: str, model: str, *, api_key: str, concurrency: int, request_timeout: float, proxy: str | None
+        self, base_url: str, model: str, *, api_key: str, connections: int, request_timeout: float, proxy: str | None
     ) -> None:
         self.url = f"{base_url.rstrip('/')}/chat/completions"
         self.model = model
@@ -74,7 +92,7 @@ class ChatEndpoint:
         self._seconds = request_timeout
         self._session = aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=concurrency),
+            connector=aiohttp.TCPConnector(limit=connections),
             timeout=aiohttp.ClientTimeout(total=request_timeout, sock_connect=min(CONNECT_SECONDS, request_timeout)),
         )
 
@@ -101,12 +119,13 @@ class ChatEndpoint:
                 if response.status != 200:
                     raise await _bad_status(response)
                 body = await _read(response, limit)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise TryAgain(f"no connection: {error}", Trouble.UNCONNECTED) from error
         except TimeoutError as error:
-            raise TryAgain(f"no whole answer within {self._seconds:g} s") from error
-        except aiohttp.ClientConnectorError as error:
-            raise TryAgain(f"no connection: {error}") from error
+            raise TryAgain(f"no whole answer within {self._seconds:g} s", Trouble.TIMEOUT) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise TryAgain(f"the connection broke: {type(error).__name__} {error}".rstrip()) from error
+            broke = f"the connection broke: {type(error).__name__} {error}".rstrip()
+            raise TryAgain(broke, Trouble.CRASH) from error
         return completion_of(body, key, seconds=time.monotonic() - started)
 
 
@@ -192,10 +211,17 @@ async def _bad_status(response: aiohttp.ClientResponse) -> TryAgain | Refused:
     status = response.status
     shown = _shown(await response.content.read(SHOWN_BYTES * 4))
     if status in RETRIED_STATUS or status >= 500:
-        return TryAgain(f"HTTP {status}: {shown}", retry_after_seconds(response.headers.get("Retry-After")))
+        retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+        return TryAgain(f"HTTP {status}: {shown}", _trouble(status), retry_after)
     if 300 <= status < 400:
         return Refused(f"HTTP {status}: moved to {response.headers.get('Location', 'nowhere')}", fatal=True)
     return Refused(f"HTTP {status}: {shown}", fatal=status in FATAL_STATUS)
+
+
+def _trouble(status: int) -> Trouble:
+    if status in THROTTLING_STATUS:
+        return Trouble.THROTTLED
+    return Trouble.CRASH if status >= 500 else Trouble.BROKEN
 
 
 def _shown(body: bytes) -> str:

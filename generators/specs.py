@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -86,26 +87,47 @@ class VllmSpec(Spec):
     """Further arguments of `python -m vllm.entrypoints.openai.api_server`."""
 
 
+def endpoint_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the endpoints that a `base_url` names: one, or several."""
+    return (base_url,) if isinstance(base_url, str) else tuple(base_url)
+
+
 class TeacherSpec(Spec):
     """The teacher model: a directory that a managed vLLM serves, or any OpenAI-compatible endpoint."""
 
     model: str
     """A model directory or hub name (managed), or the name the endpoint serves."""
-    base_url: str | None = None
-    """`http://host:port/v1`; left out, Tutelage starts and ends a vLLM server of its own on loopback."""
+    base_url: str | tuple[str, ...] | None = None
+    """`http://host:port/v1`, or a list of endpoints that serve the same model and share the work; left out, Tutelage
+    starts and ends a vLLM server of its own on loopback."""
     api_key_env: str | None = None
     """Name of the environment variable with the API key; the key itself never enters a file."""
     concurrency: int = Field(default=64, ge=1, le=4096)
-    """Requests in flight at most."""
+    """Requests in flight at most, at each endpoint; how many it can take below that is found while it works."""
     request_timeout: float = Field(default=120.0, gt=0)
-    """Seconds for one answer, from sending to the last byte."""
+    """Seconds for one answer, from sending to the last byte. Endpoints that have stopped answering, all of them, get as
+    long to come back before the run stops."""
     max_attempts: int = Field(default=4, ge=1, le=20)
-    """Tries per request on 429, 5xx, timeouts and broken answers."""
+    """Tries per request on 5xx, timeouts and broken answers; where the endpoint asks to slow down (429, 503), or dies
+    under it, a try does not count."""
     retry_after_cap: float = Field(default=60.0, ge=0)
     """Longest Retry-After that is obeyed, in seconds."""
     failure_share: float = Field(default=0.2, ge=0, le=1)
-    """Share of requests that may fail for good before generation stops with an error."""
+    """Share of requests that may fail for good, of the whole job and of the last `failure_window`, before generation
+    stops with an error; 1 never stops."""
+    failure_window: int = Field(default=200, ge=10)
+    """How many of the requests that ended last `failure_share` is also taken of. Those that failed in an earlier run
+    are left out of it."""
     vllm: VllmSpec = VllmSpec()
+
+    @field_validator("base_url")
+    @classmethod
+    def _names_endpoints(cls, base_url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        urls = endpoint_urls(base_url) if base_url is not None else ("http://",)
+        wrong = [url for url in urls if not url.startswith(("http://", "https://"))]
+        if not urls or wrong or len({url.rstrip("/") for url in urls}) < len(urls):
+            raise ValueError(f"`base_url` is one `http://host:port/v1` or a list of different ones, got {base_url!r}")
+        return base_url
 
 
 class RecipeSpec(Spec):

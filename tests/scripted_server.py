@@ -49,6 +49,10 @@ class Fault(StrEnum):
     HTML = "html"
     RESET = "reset"
     SLOW_DRIP = "slow_drip"
+    HANG = "hang"
+    """Nothing comes back at all: the engine behind the server is dead, and nobody has noticed."""
+    DEATH = "death"
+    """The whole server dies: every connection is reset and nobody listens for `restart_after` seconds."""
     CUT_OFF = "cut_off"
     """The token limit was met: a whole response with finish_reason `length`."""
 
@@ -71,14 +75,18 @@ class ScriptedServer:
         faults: what happens to the first requests, in the order of their arrival; None is a good answer.
         fault_of: what happens to a request by its body and how often that very body came before; asked after `faults`.
         retry_after: the header that goes with 429.
-        delay: seconds before every answer.
+        delay: seconds before every answer; or a function that says them for so many requests in flight.
+        capacity: requests in flight that are worked on; more are turned away by 429.
+        restart_after: seconds that the server is away after `Fault.DEATH`; None: until `revive`.
     """
 
     answer: Answer
     faults: Iterable[Fault | None] = ()
     fault_of: Callable[[Body, int], Fault | None] = lambda body, earlier: None
     retry_after: str | None = None
-    delay: float = 0.0
+    delay: float | Callable[[int], float] = 0.0
+    capacity: int | None = None
+    restart_after: float | None = None
     model: str = "scripted"
     received: list[Body] = field(default_factory=list)
     """Every request body, in the order of arrival."""
@@ -86,7 +94,13 @@ class ScriptedServer:
     answered: list[Body] = field(default_factory=list)
     """The bodies of those that got a whole, good answer."""
     most_in_flight: int = 0
+    deaths: int = 0
     base_url: str = ""
+
+    @property
+    def prompts(self) -> list[str]:
+        """The last message of every request in the order of arrival, questions for one token left out."""
+        return [body["messages"][-1]["content"] for body in self.received if not is_probe(body)]
 
     def __enter__(self) -> Self:
         self._script = iter(self.faults)
@@ -105,14 +119,37 @@ class ScriptedServer:
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        self._killer: asyncio.Task[None] | None = None
+        await self._listen(0)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self._port}/v1"
         self._ready.set()
         await self._end.wait()
-        server.close()
-        for connection in self._connections:
+        await self._close(self._connections)
+
+    async def _listen(self, port: int) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
+
+    async def _close(self, connections: Iterable[asyncio.Task[None]]) -> None:
+        self._server.close()
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    def kill(self) -> None:
+        """Reset all connections and listen no more; may be called from any thread."""
+        asyncio.run_coroutine_threadsafe(self._close(set(self._connections)), self._loop).result(10)
+
+    def revive(self) -> None:
+        """Listen again at the same address."""
+        asyncio.run_coroutine_threadsafe(self._listen(self._port), self._loop).result(10)
+
+    async def _die(self, dying: asyncio.Task[None]) -> None:
+        self.deaths += 1
+        await self._close(self._connections - {dying})
+        if self.restart_after is not None:
+            await asyncio.sleep(self.restart_after)
+            await self._listen(self._port)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -144,7 +181,9 @@ class ScriptedServer:
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:
-            await asyncio.sleep(self.delay)
+            if self.capacity is not None and self._in_flight > self.capacity:
+                return await self._respond(writer, body, Fault.RATE_LIMITED)
+            await asyncio.sleep(self.delay(self._in_flight) if callable(self.delay) else self.delay)
             return await self._respond(writer, body, next(self._script, None) or self.fault_of(body, earlier))
         finally:
             self._in_flight -= 1
@@ -153,7 +192,14 @@ class ScriptedServer:
         if fault in _STATUS:
             extra = {"Retry-After": self.retry_after} if fault is Fault.RATE_LIMITED and self.retry_after else {}
             return await _send(writer, _STATUS[fault], json.dumps({"error": {"message": str(fault)}}).encode(), extra)
-        if fault is Fault.RESET:
+        if fault is Fault.HANG:
+            await self._end.wait()
+            return False
+        if fault in (Fault.RESET, Fault.DEATH):
+            if fault is Fault.DEATH:
+                current = asyncio.current_task()
+                assert current is not None
+                self._killer = asyncio.create_task(self._die(current))
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             return False
@@ -218,6 +264,11 @@ async def _send(
     return True
 
 
+def is_probe(body: Body) -> bool:
+    """Say whether somebody only asks whether anybody is there."""
+    return bool(body.get("max_tokens") == 1)
+
+
 class ScriptedTeacher:
     """A teacher that knows sentences: it asks for a sentence's last word and finds it again by what stands before.
 
@@ -238,8 +289,8 @@ class ScriptedTeacher:
         for kind, pattern in self._patterns:
             if match := pattern.fullmatch(prompt):
                 return self._answer(kind, {"heading": "", **match.groupdict()})
-        if body.get("max_tokens") == 1:
-            return "ok"  # somebody asks whether anybody is there
+        if is_probe(body):
+            return "ok"
         raise KeyError(prompt[:80])
 
     def _answer(self, kind: str, given: Mapping[str, str]) -> str:

@@ -179,7 +179,11 @@ def test_sigterm_stores_what_arrived_and_says_how_to_go_on(tmp_path: Path) -> No
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"tutelage refresh {config}" in said
-    assert len(stored_prompts(tmp_path / ".tutelage")) >= 8
+    assert "requests in flight" in said
+    answered = {body["messages"][-1]["content"] for body in server.answered}
+    assert len(server.answered) == len(server.received), "what was in flight came back"
+    assert len(server.received) < 40, "nothing more was sent"
+    assert stored_prompts(tmp_path / ".tutelage") == answered
 
 
 def test_two_runs_at_once_are_refused_by_name(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from data_catalog.records import Completion, Message, Request, Sampling
+from data_catalog.errors import Interrupted
+from data_catalog.records import Completion, FailureKind, Message, Request, RequestFailure, Sampling
 from generators.engine import answer_all
 
 
@@ -19,6 +20,7 @@ class Store:
         self.kept: dict[str, Completion] = {}
         self.writes: list[int] = []
         self.log = log
+        self.failed: dict[str, RequestFailure] = {}
 
     def answered(self, keys: Sequence[str]) -> Mapping[str, Completion]:
         return {key: self.kept[key] for key in keys if key in self.kept}
@@ -28,6 +30,13 @@ class Store:
         self.kept.update((completion.request_key, completion) for completion in completions)
         self.writes.append(len(completions))
         self.log.append("kept")
+
+    def request_failures(self, keys: Sequence[str]) -> Sequence[RequestFailure]:
+        return [self.failed[key] for key in keys if key in self.failed]
+
+    def add_request_failures(self, requests: Sequence[Request], failures: Sequence[RequestFailure]) -> None:
+        assert [asked.key for asked in requests] == [failure.request_key for failure in failures]
+        self.failed.update((failure.request_key, failure) for failure in failures)
 
 
 class Echo:
@@ -39,6 +48,8 @@ class Echo:
         self.batch, self.breaks_at, self.silent_on = batch, breaks_at, silent_on
         self.seen: list[str] = []
         self.answered_before = -1
+        self.failed_before: Mapping[str, FailureKind] = {}
+        self.failures: list[RequestFailure] = []
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Sequence[Completion]]:
         batch = []
@@ -106,3 +117,55 @@ def test_requests_without_an_answer_are_counted_and_asked_again_next_time() -> N
     again = Echo()
     assert answer_all(requests, again, store, batch_size=10).failed == 0
     assert again.seen == ["silent"]
+
+
+class BreaksOff(Store):
+    """Is interrupted in the middle of its first write, as a signal handler would do it."""
+
+    def add_completions(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
+        if not self.log:
+            self.log.append("broken off")
+            raise Interrupted("stopped by SIGTERM")
+        super().add_completions(requests, completions)
+
+
+class InFlight(Echo):
+    """Hands over what was in flight when it hears of an interrupt, and nothing else."""
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[Sequence[Completion]]:
+        answers = [Completion(request_key=asked.key, text="late", finish_reason="stop") for asked in requests]
+        try:
+            yield answers[:2]
+            yield answers[2:]
+        except Interrupted:
+            yield answers[2:4]
+            raise
+
+
+def test_a_signal_in_the_middle_of_a_write_loses_neither_that_batch_nor_what_is_in_flight() -> None:
+    store = BreaksOff([])
+    with pytest.raises(Interrupted):
+        answer_all([request(str(number)) for number in range(9)], InFlight(), store, batch_size=100)
+    assert len(store.kept) == 4
+    assert store.log == ["broken off", "kept", "kept"]
+
+
+def test_how_requests_failed_is_kept_and_told_to_the_next_run() -> None:
+    store, requests = Store([]), [request(str(number)) for number in range(4)]
+
+    class Fails(Echo):
+        def complete(self, requests: Sequence[Request]) -> Iterator[Sequence[Completion]]:
+            kinds = (FailureKind.FAILED, FailureKind.QUARANTINED)
+            self.failures += [
+                RequestFailure(request_key=asked.key, kind=kind, reason="no", attempts=1)
+                for asked, kind in zip(requests, kinds, strict=False)
+            ]
+            yield from super().complete(requests[2:])
+
+    report = answer_all(requests, Fails(), store, batch_size=10)
+    assert (report.asked, report.failed, report.quarantined, len(report.completions)) == (4, 1, 1, 2)
+    again = Echo()
+    report = answer_all(requests, again, store, batch_size=10)
+    assert set(again.failed_before.values()) == {FailureKind.FAILED, FailureKind.QUARANTINED}
+    assert again.seen == ["0"], "what is quarantined is not asked"
+    assert (report.asked, report.cached, report.failed, report.quarantined) == (1, 2, 0, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.records import Completion, Item, Request
+from data_catalog.records import Completion, Item, Request, RequestFailure
 from generators.engine import answer_all
 from generators.filters import CurateReport, curate
 from generators.prompts import VARIABLES, load_template
@@ -32,6 +32,12 @@ class Memory:
 
     def add_completions(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
         self.kept.update((completion.request_key, completion) for completion in completions)
+
+    def request_failures(self, keys: Sequence[str]) -> Sequence[RequestFailure]:
+        return ()
+
+    def add_request_failures(self, requests: Sequence[Request], failures: Sequence[RequestFailure]) -> None:
+        assert not failures, "this teacher answers everything"
 
 
 def generate(
