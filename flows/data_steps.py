@@ -23,11 +23,12 @@ from generators.filters.pipeline import curate, demand_minimum
 from generators.recipes import build_requests, document_text_items, parse
 from generators.recipes.base import ParseFailure
 from generators.tokens import load_counter
+from training.compatibility import PREFERENCE
 
 STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("paraphrase",),
     "sft": ("grounded_qa", "unanswerable"),
-    "dpo": ("grounded_qa", "unanswerable"),
+    **dict.fromkeys(sorted(PREFERENCE), ("grounded_qa", "unanswerable")),
 }
 """Which accepted items a stage trains on unless its `data.recipes` says otherwise."""
 

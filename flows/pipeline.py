@@ -34,6 +34,7 @@ from flows.report import write_report
 from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
 from flows.teacher import LazyTeacher
+from training.compatibility import PREFERENCE
 from training.specs import TrainResult
 
 HELD_OUT = "held_out"
@@ -108,7 +109,7 @@ def refresh(config: Config, reporter: Reporter) -> RefreshSummary:
         datasets = {
             stage.name: data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted).id
             for stage in config.stages
-            if stage.train.stage != "dpo"
+            if stage.train.stage not in PREFERENCE
         }
     diff = state.ingested.diff
     return RefreshSummary(
@@ -203,7 +204,7 @@ def _base(state: RunState) -> tuple[StudentModel, SuiteScores]:
 
 def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: StudentModel) -> DatasetVersion | None:
     assert state.ingested is not None, "_make_data ingests"
-    if stage.train.stage == "dpo":
+    if stage.train.stage in PREFERENCE:
         return preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
     return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
 

@@ -20,8 +20,10 @@ from training.method_specs import AnyMethod, MethodSettings, MethodSpec
 ADAPTED_TYPE = "tutelage_adapted"
 """`model_type` of a directory that keeps a base and an adapter that can't be merged. transformers and vLLM don't know
 it, so they refuse the directory instead of serving the base alone."""
-STAGES = ("pretrain", "sft", "dpo")
-PACKABLE = frozenset({"pretrain", "sft"})
+STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo")
+PREFERENCE = frozenset({"dpo", "kto", "orpo", "simpo"})
+"""Stages that train on preference pairs."""
+PACKABLE = frozenset(STAGES) - PREFERENCE
 """Stages whose rows are single sequences; a preference pair is two that must stay apart."""
 
 

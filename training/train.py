@@ -24,11 +24,15 @@ from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
 from training.specs import MetricPoint, TrainJob, TrainResult
 from training.stages.base import Setting, Stage
-from training.stages.dpo import Dpo, PreferenceTrainer
+from training.stages.dpo import Dpo
+from training.stages.kto import Kto
+from training.stages.orpo import Orpo
 from training.stages.pretrain import Pretrain
+from training.stages.reference import ReferenceTrainer
 from training.stages.sft import Sft
+from training.stages.simpo import Simpo
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (Pretrain(), Sft(), Dpo())}
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (Pretrain(), Sft(), Dpo(), Kto(), Orpo(), Simpo())}
 """`stage` of a spec to what does it."""
 
 _NOT_VALUES = frozenset({"loss", "learning_rate", "epoch", "step", "num_tokens"})
@@ -68,8 +72,10 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     sealer = Sealer(checkpoints, job_digest)
     watcher = Watcher(job.work / "metrics.jsonl", progress, stop, sealer)
     trainer = stage.trainer(spec, model, material, Setting(source, precision, checkpoints), [watcher])
-    if isinstance(trainer, PreferenceTrainer):
-        guards["dpo_step0_loss"] = trainer.check_step0(precision, is_reference=method.starts_as_reference(source))
+    if isinstance(trainer, ReferenceTrainer):
+        guards[f"{spec.stage}_step0_loss"] = trainer.check_step0(
+            precision, is_reference=method.starts_as_reference(source)
+        )
     seconds = _run(trainer, found, stop, sealer)
     metrics = metric_points(trainer.state.log_history)
     if found.skipped:

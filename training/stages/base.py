@@ -118,6 +118,8 @@ class GuardedTrainer(Trainer):
     optimizer: Any
     rate_ratio: float = 1.0
     saves_whole: bool = True
+    fused_head: bool = True
+    """Whether TRL's trainer asks the model for log-probabilities at targets, instead of for logits."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss, and stop on NaN with the ids of the batch's rows."""
@@ -172,7 +174,8 @@ class GuardedTrainer(Trainer):
         self.rate_ratio = spec.method.rate_ratio
         self.saves_whole = method_for(spec).saves_whole
         self.remove_callback(PrinterCallback)
-        add_cpu_head(self.model)
+        if self.fused_head:
+            add_cpu_head(self.model)
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
