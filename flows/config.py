@@ -33,9 +33,9 @@ class StageDataSpec(Spec):
     recipes: tuple[str, ...] = ()
     """Recipes whose accepted items enter; empty means the usual ones of the stage."""
     part: tuple[float, float] = (0.0, 1.0)
-    """Which part of the items enters, as shares of their hash space. A preference stage (`dpo`, `kto`, `orpo`, `simpo`)
-    learns from the student's mistakes, and on questions that `sft` trained on it makes none: give `sft` [0.0, 0.8] and
-    `dpo` [0.8, 1.0]."""
+    """Which part of the items enters, as shares of their hash space. A preference stage (`dpo`, `kto`, `orpo`, `simpo`,
+    `reward`) learns from the student's mistakes, and on questions that `sft` trained on it makes none: give `sft` [0.0,
+    0.8] and `dpo` [0.8, 1.0]."""
     documents: bool = True
     """`pretrain`: the chunks themselves are part of the text."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)

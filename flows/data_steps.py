@@ -28,6 +28,7 @@ from training.compatibility import PREFERENCE
 STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("paraphrase",),
     "sft": ("grounded_qa", "unanswerable"),
+    "ppo": ("grounded_qa", "unanswerable"),
     **dict.fromkeys(sorted(PREFERENCE), ("grounded_qa", "unanswerable")),
 }
 """Which accepted items a stage trains on unless its `data.recipes` says otherwise."""
@@ -251,7 +252,7 @@ def _position(item: Item) -> float:
 
 
 def stage_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accepted: Sequence[Item]) -> DatasetVersion:
-    """Write the dataset version that a pretrain or SFT stage trains on: train split only, exact, immutable."""
+    """Write the dataset version that a pretrain, SFT or PPO stage trains on: train split only, exact, immutable."""
     recipes = stage.data.recipes or STAGE_RECIPES[stage.train.stage]
     kind = Kind.TEXT if stage.train.stage == "pretrain" else Kind.MESSAGES
     rows = stage_items(stage, accepted)

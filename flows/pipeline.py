@@ -175,11 +175,19 @@ def _train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
     assert state.base is not None, "_make_data sets the base"
     baselines = {Against.BASE: (state.base.fingerprint, state.base_scores)} | _production(ctx, state)
     model, scores = state.base, state.base_scores
+    judge: StudentModel | None = None
     for stage in ctx.config.stages:
+        if stage.train.stage == "ppo" and judge is None:
+            ctx.reporter.note(f"stage {stage.name} is left out: no reward model was trained before it")
+            continue
         dataset = _dataset(ctx, state, stage, model)
         if dataset is None:
             continue
-        run_, trained = model_steps.train(ctx, stage, model, dataset)
+        if stage.train.stage == "reward":
+            # It answers nothing, so it is not evaluated, and the next stage starts from where this one did.
+            _, judge = model_steps.train(ctx, stage, model, dataset)
+            continue
+        run_, trained = model_steps.train(ctx, stage, model, dataset, judge if stage.train.stage == "ppo" else None)
         trained_scores = model_steps.evaluate(ctx, state.suites, trained)
         record, decision = None, None
         if stage.gate:

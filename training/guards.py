@@ -73,6 +73,18 @@ def check_finite_loss(loss: torch.Tensor, step: int, row_ids: Sequence[str]) -> 
         )
 
 
+def check_finite_logits(logits: torch.Tensor, row_ids: Sequence[str]) -> None:
+    """NaN or infinite logits, shape (rows, vocabulary), can't be sampled from."""
+    broken = ~torch.isfinite(logits).all(dim=-1)
+    if bool(broken.any()):
+        ids = [row_ids[index] for index in broken.nonzero()[:16, 0].tolist()]
+        raise TrainingError(
+            f"the model's logits are not finite where it answers the rows {', '.join(ids)}",
+            valid="finite logits",
+            next_step="look at these rows; else lower learning_rate, or train in float32",
+        )
+
+
 def preference_loss(
     chosen: torch.Tensor,
     rejected: torch.Tensor,

@@ -14,7 +14,9 @@ from training.stage_specs import (
     KtoSpec,
     OrpoSpec,
     PackedSpec,
+    PpoSpec,
     PretrainSpec,
+    RewardSpec,
     SftSpec,
     SimpoSpec,
     StageSpec,
@@ -34,7 +36,9 @@ __all__ = [
     "MetricPoint",
     "OrpoSpec",
     "PackedSpec",
+    "PpoSpec",
     "PretrainSpec",
+    "RewardSpec",
     "SftSpec",
     "SimpoSpec",
     "StageSpec",
@@ -43,7 +47,10 @@ __all__ = [
     "TrainSpec",
 ]
 
-TrainSpec = Annotated[PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec, Field(discriminator="stage")]
+TrainSpec = Annotated[
+    PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec | RewardSpec | PpoSpec,
+    Field(discriminator="stage"),
+]
 
 
 class TrainJob(Spec):
@@ -59,6 +66,8 @@ class TrainJob(Spec):
     """JSONL of general rows, `{"messages": [...]}` or `{"text": ...}`, mixed in by token share."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training tokens that replay rows have."""
+    reward_model: Path | None = None
+    """`ppo`: directory of the reward model that judges the answers."""
     output: Path
     """Where the trained (merged, full-precision) model directory is written, whole or not at all."""
     work: Path

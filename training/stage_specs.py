@@ -205,3 +205,63 @@ class SimpoSpec(StageSpec):
     """How far the chosen answer shall be ahead, after scaling; about half of `beta`."""
     sft_weight: float = Field(default=0.0, ge=0)
     """Weight of the likelihood of the chosen answer beside the preference loss; above 0 this is CPO-SimPO."""
+
+
+class RewardSpec(StageSpec):
+    """A reward model (Bradley-Terry, arXiv 2203.02155): gives a conversation one number, for a `ppo` stage behind it.
+
+    It starts from the model of the stage before it and hands that model on; it has no gate of its own.
+    """
+
+    stage: Literal["reward"] = "reward"
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the pairs; reward models overfit soon (arXiv 2203.02155, appendix C.2)."""
+    centring: float = Field(default=0.01, ge=0)
+    """Weight of the square of the two rewards' sum, which keeps their mean at zero (arXiv 2312.09244, equation 2)."""
+
+
+class PpoSpec(StageSpec):
+    """Proximal policy optimisation (arXiv 1707.06347, 2203.02155) on the reward model of the `reward` stage before it.
+
+    The model answers prompts; each answer earns its reward, less the KL divergence from the model that the stage starts
+    from; a value head on the same model tells what was to be expected.
+    """
+
+    stage: Literal["ppo"] = "ppo"
+    learning_rate: float = Field(default=1e-5, gt=0, lt=1)
+    """Peak rate of AdamW: 1e-5 with LoRA, 1e-6 with full weights."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the prompts; each pass answers all of them anew."""
+    batch_size: int = Field(default=8, ge=1)
+    """Answers per optimiser step and device; a divisor of `rollout`."""
+    rollout: int = Field(default=32, ge=1)
+    """Prompts that are answered before the answers are learned from."""
+    passes: int = Field(default=4, ge=1)
+    """How often the answers of one rollout are learned from."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Tokens of an answer at most."""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """How far a token's probability may move, as a share of that at its rollout, before it stops counting; and how far
+    the values may move."""
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """Gamma: how much a reward counts one token earlier."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of generalised advantage estimation (arXiv 1506.02438)."""
+    value_weight: float = Field(default=0.1, ge=0)
+    """Weight of the value head's loss."""
+    kl_weight: float = Field(default=0.05, ge=0)
+    """Weight of the KL divergence from the model that the stage starts from, per token, at the beginning."""
+    kl_target: float | None = Field(default=6.0, gt=0)
+    """Divergence of a whole answer, in nats, that `kl_weight` is adapted to (arXiv 1909.08593, section 2.2); null keeps
+    it as it is."""
+    unfinished_penalty: float = Field(default=1.0, ge=0)
+    """What an answer loses that did not end within `max_new_tokens`."""
+
+    @model_validator(mode="after")
+    def _minibatches_fit(self) -> Self:
+        if self.rollout % self.batch_size:
+            raise ValueError(
+                f"`rollout` must be a multiple of `batch_size`, got {self.rollout} and {self.batch_size}; "
+                f"nearest that works: rollout: {max(1, round(self.rollout / self.batch_size)) * self.batch_size}"
+            )
+        return self
