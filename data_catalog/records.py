@@ -21,9 +21,9 @@ class Record(BaseModel):
 
 
 class Spec(BaseModel):
-    """A frozen, closed specification: what a user or a flow asks for. A misspelt field is an error."""
+    """A frozen, closed specification: what a user or a flow asks for. A misspelt field is an error, as is NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Split(StrEnum):

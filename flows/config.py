@@ -33,18 +33,19 @@ class StageDataSpec(Spec):
     recipes: tuple[str, ...] = ()
     """Recipes whose accepted items enter; empty means the usual ones of the stage."""
     part: tuple[float, float] = (0.0, 1.0)
-    """Which part of the items enters, as shares of their hash space. A `dpo` stage learns from the student's mistakes,
-    and on questions that `sft` trained on it makes none: give `sft` [0.0, 0.8] and `dpo` [0.8, 1.0]."""
+    """Which part of the items enters, as shares of their hash space. A preference stage (`dpo`, `kto`, `orpo`, `simpo`,
+    `reward`) learns from the student's mistakes, and on questions that `sft` trained on it makes none: give `sft` [0.0,
+    0.8] and `dpo` [0.8, 1.0]."""
     documents: bool = True
     """`pretrain`: the chunks themselves are part of the text."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of training tokens that come from `replay`."""
     samples: int = Field(default=4, ge=1, le=64)
-    """`dpo`: answers drawn from the student per question."""
+    """Preference stages: answers drawn from the student per question."""
     sample_temperature: float = Field(default=0.9, gt=0, le=2)
-    """`dpo`: temperature of those answers."""
+    """Preference stages: temperature of those answers."""
     max_pairs: int = Field(default=2000, ge=1)
-    """`dpo`: pairs at most."""
+    """Preference stages: pairs at most."""
 
     @model_validator(mode="after")
     def _part_is_an_interval(self) -> Self:

@@ -283,6 +283,7 @@ def _check(config: Config, tree: _Tree) -> None:
             tree.problem((*where, "data", "replay_share"), "needs the top-level `replay` file, which is not given")
         _check_gate(config, stage, where, tree)
     _check_methods(config, tree)
+    _check_rewards(config, tree)
 
 
 def _check_methods(config: Config, tree: _Tree) -> None:
@@ -293,7 +294,23 @@ def _check_methods(config: Config, tree: _Tree) -> None:
         refused = follows(carried, method)
         if refused is not None:
             tree.problem(("stages", index, "train", "method"), refused.sentence)
-        carried = method
+        if stage.train.stage != "reward":
+            carried = method
+
+
+def _check_rewards(config: Config, tree: _Tree) -> None:
+    """A `ppo` stage needs the reward model of a stage before it, and a reward model is of use to that alone."""
+    kinds = [stage.train.stage for stage in config.stages]
+    for index, stage in enumerate(config.stages):
+        where: Location = ("stages", index)
+        if stage.train.stage == "ppo" and "reward" not in kinds[:index]:
+            tree.problem((*where, "train", "stage"), "ppo needs a stage with `train: {stage: reward}` before it")
+        if stage.train.stage == "reward" and "ppo" not in kinds[index:]:
+            tree.problem(
+                (*where, "train", "stage"), "a reward model is for a stage of kind ppo behind it; there is none"
+            )
+        if stage.train.stage == "reward" and stage.gate:
+            tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the ppo stage")
 
 
 def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:

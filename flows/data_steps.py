@@ -28,11 +28,13 @@ from generators.recipes.base import ParseFailure
 from generators.refill import Supply
 from generators.tokens import load_counter
 from generators.withholding import Open, withhold
+from training.compatibility import PREFERENCE
 
 STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
     "pretrain": ("paraphrase",),
     "sft": ("grounded_qa", "unanswerable"),
-    "dpo": ("grounded_qa", "unanswerable"),
+    "ppo": ("grounded_qa", "unanswerable"),
+    **dict.fromkeys(sorted(PREFERENCE), ("grounded_qa", "unanswerable")),
 }
 """Which accepted items a stage trains on unless its `data.recipes` says otherwise."""
 
@@ -338,7 +340,7 @@ def _position(item: Item) -> float:
 
 
 def stage_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accepted: Sequence[Item]) -> DatasetVersion:
-    """Write the dataset version that a pretrain or SFT stage trains on: train split only, exact, immutable."""
+    """Write the dataset version that a pretrain, SFT or PPO stage trains on: train split only, exact, immutable."""
     recipes = stage.data.recipes or STAGE_RECIPES[stage.train.stage]
     kind = Kind.TEXT if stage.train.stage == "pretrain" else Kind.MESSAGES
     rows = stage_items(stage, accepted)

@@ -59,9 +59,16 @@ def base_model(ctx: RunContext) -> StudentModel:
 
 
 def train(
-    ctx: RunContext, stage: StageConfig, start: StudentModel, dataset: DatasetVersion
+    ctx: RunContext,
+    stage: StageConfig,
+    start: StudentModel,
+    dataset: DatasetVersion,
+    judge: StudentModel | None = None,
 ) -> tuple[StepRun, StudentModel]:
-    """Train one stage in a process of its own, or return what an equal run made."""
+    """Train one stage in a process of its own, or return what an equal run made.
+
+    `judge` is the reward model of a `ppo` stage.
+    """
     replay = ctx.config.replay if stage.data.replay_share > 0 else None
     name = f"train:{stage.name}"
     inputs = {
@@ -70,6 +77,7 @@ def train(
         "dataset": dataset.id,
         "replay": file_sha256(replay) if replay else None,
         "replay_share": stage.data.replay_share,
+        **({"reward_model": judge.fingerprint} if judge is not None else {}),
     }
     directory = stage_directory(ctx.home, name, StepRun.fingerprint_of(name, inputs))
     job = TrainJob(
@@ -78,6 +86,7 @@ def train(
         dataset=ctx.home / dataset.path,
         replay=replay,
         replay_share=stage.data.replay_share,
+        reward_model=judge.path if judge is not None else None,
         output=directory / "model",
         work=directory / "work",
     )

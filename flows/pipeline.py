@@ -38,6 +38,7 @@ from flows.teacher import LazyTeacher
 from flows.workers import WorkerHost
 from generators.engine import open_requests
 from generators.refill import Supply
+from training.compatibility import PREFERENCE
 from training.specs import TrainResult
 
 HELD_OUT = "held_out"
@@ -117,7 +118,7 @@ def refresh(config: Config, reporter: Reporter) -> RefreshSummary:
         datasets = {
             stage.name: data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted).id
             for stage in config.stages
-            if stage.train.stage != "dpo"
+            if stage.train.stage not in PREFERENCE
         }
     diff = state.ingested.diff
     return RefreshSummary(
@@ -185,11 +186,19 @@ def _train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
     assert state.base is not None, "_make_data sets the base"
     baselines = {Against.BASE: (state.base.fingerprint, state.base_scores)} | _production(ctx, state)
     model, scores = state.base, state.base_scores
+    judge: StudentModel | None = None
     for stage in ctx.config.stages:
+        if stage.train.stage == "ppo" and judge is None:
+            ctx.reporter.note(f"stage {stage.name} is left out: no reward model was trained before it")
+            continue
         dataset = _dataset(ctx, state, stage, model)
         if dataset is None:
             continue
-        run_, trained = model_steps.train(ctx, stage, model, dataset)
+        if stage.train.stage == "reward":
+            # It answers nothing, so it is not evaluated, and the next stage starts from where this one did.
+            _, judge = model_steps.train(ctx, stage, model, dataset)
+            continue
+        run_, trained = model_steps.train(ctx, stage, model, dataset, judge if stage.train.stage == "ppo" else None)
         trained_scores = model_steps.evaluate(ctx, state.suites, trained)
         record, decision = None, None
         if stage.gate:
@@ -214,7 +223,7 @@ def _base(state: RunState) -> tuple[StudentModel, SuiteScores]:
 
 def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: StudentModel) -> DatasetVersion | None:
     assert state.ingested is not None, "_make_data ingests"
-    if stage.train.stage == "dpo":
+    if stage.train.stage in PREFERENCE:
         return preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
     return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
 

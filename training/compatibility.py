@@ -15,14 +15,18 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from training.method_specs import AnyMethod, MethodSettings, MethodSpec
+from training.method_specs import AnyMethod, FullSpec, LoraSpec, MethodSettings, MethodSpec
 
 ADAPTED_TYPE = "tutelage_adapted"
 """`model_type` of a directory that keeps a base and an adapter that can't be merged. transformers and vLLM don't know
 it, so they refuse the directory instead of serving the base alone."""
-STAGES = ("pretrain", "sft", "dpo")
+STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo")
+PREFERENCE = frozenset({"dpo", "kto", "orpo", "simpo", "reward"})
+"""Stages that train on preference pairs."""
 PACKABLE = frozenset({"pretrain", "sft"})
-"""Stages whose rows are single sequences; a preference pair is two that must stay apart."""
+"""Stages whose rows are single sequences; a preference pair is two that must stay apart, an answer is yet to come."""
+REWARDING = frozenset({"reward", "ppo"})
+"""Stages with another head on the model, which only some methods have room for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,17 @@ def refusal(method: MethodSettings, stage: str, *, packing: bool, recompute: boo
     """Return why a combination is refused, or None if it works. `recompute`: gradient checkpointing."""
     name = _name(method)
     if packing and stage not in PACKABLE:
-        return Refusal(f"{stage} rows are pairs and can't be packed", f"{stage} without packing")
+        what = "answers are sampled" if stage == "ppo" else "rows are pairs"
+        return Refusal(f"{stage} {what} and can't be packed", f"{stage} without packing")
+    if stage in REWARDING and not _carries_a_head(method):
+        return Refusal(
+            f"{name} with these settings has no room for the head that {stage} trains", f"{stage} with method: lora"
+        )
+    if stage == "ppo" and recompute:
+        return Refusal(
+            "ppo answers with a cache of keys and values, which gradient checkpointing drops",
+            "ppo with gradient_checkpointing: false",
+        )
     if packing and not method.packs:
         return Refusal(
             f"with {name} one prompt would cover a whole pack, and the position ids that keep rows apart are ignored",
@@ -105,6 +119,13 @@ def adapter_of(directory: Path) -> AnyMethod | None:
     except ValidationError:
         return None
     return method
+
+
+def _carries_a_head(method: MethodSettings) -> bool:
+    """Only `full` and plain LoRA: the others keep no further module beside what they train."""
+    return isinstance(method, FullSpec) or (
+        isinstance(method, LoraSpec) and method.init == "zero" and method.rate_ratio == 1
+    )
 
 
 def _name(method: MethodSettings) -> str:

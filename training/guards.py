@@ -5,7 +5,6 @@ The result file lists every guard that looked and what it saw.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,7 +15,7 @@ from data_catalog.errors import TrainingError
 MERGE_TOLERANCE = 1e-4
 """Largest difference of logits after a float32 merge, relative to the largest logit (seen: 2e-7)."""
 STEP0_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
-"""How far the first DPO loss may be from ln 2. Different padding of the two passes moves it by rounding only."""
+"""How far a first loss may be from the one that is known. Different padding of the two passes moves it by rounding."""
 
 
 def check_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -74,6 +73,18 @@ def check_finite_loss(loss: torch.Tensor, step: int, row_ids: Sequence[str]) -> 
         )
 
 
+def check_finite_logits(logits: torch.Tensor, row_ids: Sequence[str]) -> None:
+    """NaN or infinite logits, shape (rows, vocabulary), can't be sampled from."""
+    broken = ~torch.isfinite(logits).all(dim=-1)
+    if bool(broken.any()):
+        ids = [row_ids[index] for index in broken.nonzero()[:16, 0].tolist()]
+        raise TrainingError(
+            f"the model's logits are not finite where it answers the rows {', '.join(ids)}",
+            valid="finite logits",
+            next_step="look at these rows; else lower learning_rate, or train in float32",
+        )
+
+
 def preference_loss(
     chosen: torch.Tensor,
     rejected: torch.Tensor,
@@ -89,16 +100,19 @@ def preference_loss(
     return -torch.nn.functional.logsigmoid(beta * margin).mean()
 
 
-def check_dpo_step0(loss: float, dtype: torch.dtype) -> str:
-    """Before the first step policy and reference are the same model, so the sigmoid loss is ln 2 whatever the data."""
+def check_step0(loss: float, expected: float, dtype: torch.dtype) -> str:
+    """Before the first step policy and reference are the same model, so the loss is `expected` whatever the data.
+
+    That is ln 2 for the sigmoid loss of DPO, and 1/2 for KTO's without its KL term.
+    """
     tolerance = STEP0_TOLERANCE[dtype]
-    if not abs(loss - math.log(2)) <= tolerance:
+    if not abs(loss - expected) <= tolerance:
         raise TrainingError(
-            f"the DPO loss before the first step is {loss:.4f}: the reference is not the model that is trained",
-            valid=f"ln 2 = {math.log(2):.4f}, within {tolerance}",
+            f"the loss before the first step is {loss:.4f}: the reference is not the model that is trained",
+            valid=f"{expected:.4f}, within {tolerance}",
             next_step="report this: the reference log-probabilities must come from the model the stage starts from",
         )
-    return f"{loss:.6f} (ln 2 = {math.log(2):.6f})"
+    return f"{loss:.6f}, of {expected:.6f}"
 
 
 def check_positions(longest: int, virtual: int, positions: int) -> str:

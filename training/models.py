@@ -196,10 +196,15 @@ def resolve_precision(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def load_weights(source: ModelSource, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    """Load the weights of a checked directory in `dtype`, on the CPU unless `options` say otherwise."""
+def load_weights(
+    source: ModelSource, dtype: torch.dtype, kind: Any = AutoModelForCausalLM, **options: Any
+) -> PreTrainedModel:
+    """Load the weights of a checked directory in `dtype`, on the CPU unless `options` say otherwise.
+
+    `kind` is the auto class of the model: a language model, or a sequence classifier for a reward model.
+    """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = kind.from_pretrained(
             source.path,
             dtype=dtype,
             use_safetensors=True,
@@ -244,7 +249,7 @@ def count_parameters(model: torch.nn.Module) -> ParameterCount:
 def write_model(model: PreTrainedModel, source: ModelSource, output: Path) -> None:
     """Write a complete model directory: to `<output>.partial`, then renamed. `output` is whole or absent."""
     partial = _empty_partial(output)
-    if model.generation_config is not None:
+    if getattr(model, "generation_config", None) is not None:  # a reward model generates nothing
         model.generation_config.eos_token_id = sorted(source.end_tokens)
         model.generation_config.pad_token_id = source.tokenizer.pad_token_id
     model.config.pad_token_id = source.tokenizer.pad_token_id

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_catalog.datasets import read_rows
 from data_catalog.errors import TrainingError
+from training.conversation import Messages, answer_turns, in_order
 from training.guards import check_end_supervised, check_prompt_is_prefix, check_single_start
 from training.ledger import LedgerBook
 from training.models import ModelSource
@@ -25,8 +26,7 @@ CUT_TO_TURNS = "cut to the turns within max_length"
 CONTROL_TEXT = "contains a control token of the chat template"
 EMPTY_ANSWER = "empty answer"
 SAME_ANSWERS = "chosen equals rejected"
-
-Messages = Sequence[Mapping[str, str]]
+OUT_OF_ORDER = "roles out of order (valid: system first, then user and assistant in turn)"
 
 
 @dataclass(frozen=True)
@@ -112,22 +112,24 @@ class Encoder:
                     result.append(TokenRow(row.id, piece, piece))
         return result
 
-    def conversations(self, rows: Sequence[RawRow], book: LedgerBook) -> list[TokenRow]:
+    def conversations(self, rows: Sequence[RawRow], book: LedgerBook, *, last_only: bool = False) -> list[TokenRow]:
         """Encode `{"messages"}` rows: the assistant's turns are targets, each up to and with its end token.
 
-        A conversation longer than `max_length` is cut behind the last whole answer that fits (never inside an answer,
-        which would teach to stop early or not at all), or dropped where none fits.
+        With `last_only` the last of them alone is a target. A conversation longer than `max_length` is cut behind the
+        last whole target that fits (never inside an answer, which would teach to stop early or not at all), or dropped
+        where none fits.
         """
         usable = [row for row in rows if self._usable(row.id, _field(row, "messages", list), book)]
         result = []
         spans_of = self._spans([(row.id, row.payload["messages"]) for row in usable])
         for row, spans in zip(usable, spans_of, strict=True):
             self._check(row.id, spans)
-            fitting = [(start, end) for start, end in spans.answers if end <= self._max_length]
+            answers = spans.answers[-1:] if last_only else spans.answers
+            fitting = [(start, end) for start, end in answers if end <= self._max_length]
             if not fitting:
                 book.drop(row.id, TOO_LONG)
                 continue
-            if len(fitting) < len(spans.answers):
+            if len(fitting) < len(answers):
                 book.truncate(row.id, CUT_TO_TURNS)
             else:
                 book.keep()
@@ -171,12 +173,16 @@ class Encoder:
 
     def _usable_pair(self, row: RawRow, book: LedgerBook) -> bool:
         prompt, chosen, rejected = (_field(row, name, list) for name in ("prompt", "chosen", "rejected"))
+        if not chosen or not rejected:
+            book.drop(row.id, EMPTY_ANSWER)
+            return False
         if chosen == rejected:
             book.drop(row.id, SAME_ANSWERS)
             return False
-        return self._usable(row.id, [*prompt, *chosen], book) and self._usable(row.id, rejected, book)
+        return all(self._usable(row.id, [*prompt, *answer], book, last=answer) for answer in (chosen, rejected))
 
-    def _usable(self, row_id: str, messages: Messages, book: LedgerBook) -> bool:
+    def _usable(self, row_id: str, messages: Messages, book: LedgerBook, *, last: Messages | None = None) -> bool:
+        """Whether a conversation can be learned from; the book is told why not. `last` is the answer of a pair."""
         answers = [message for message in messages if _part(row_id, message, "role") == "assistant"]
         if not answers:
             raise TrainingError(
@@ -186,6 +192,9 @@ class Encoder:
             )
         if any(not _part(row_id, message, "content").strip() for message in answers):
             book.drop(row_id, EMPTY_ANSWER)
+            return False
+        if not in_order(messages) or (last is not None and [turn["role"] for turn in last] != ["assistant"]):
+            book.drop(row_id, OUT_OF_ORDER)
             return False
         contents = [_part(row_id, message, "content") for message in messages]
         if any(token in content for content in contents for token in self._control):
@@ -202,12 +211,12 @@ class Encoder:
         """Render and tokenise (row id, conversation) pairs, and find each answer: behind its prompt's tokens."""
         texts: list[str] = []
         for _, messages in conversations:
-            texts += [self._render(messages[:turn], prompt=True) for turn in _answer_turns(messages)]
+            texts += [self._render(messages[:turn], prompt=True) for turn in answer_turns(messages)]
             texts.append(self._render(messages, prompt=False))
         encoded = iter(self._encode(texts))
         result = []
         for row_id, messages in conversations:
-            prompts = [next(encoded) for _ in _answer_turns(messages)]
+            prompts = [next(encoded) for _ in answer_turns(messages)]
             ids = next(encoded)
             for prompt in prompts:
                 check_prompt_is_prefix(row_id, prompt, ids)
@@ -231,17 +240,13 @@ class Encoder:
         return list(self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else []
 
 
-def _answer_turns(messages: Messages) -> list[int]:
-    return [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
-
-
 def _field(row: RawRow, name: str, kind: type) -> Any:
     value = row.payload.get(name) if isinstance(row.payload, Mapping) else None
     if not isinstance(value, kind):
         got = ", ".join(sorted(row.payload)) if isinstance(row.payload, Mapping) else type(row.payload).__name__
         raise TrainingError(
             f"row {row.id} has no {name!r} ({kind.__name__}); it has: {got}",
-            valid='pretrain: {"text"}; sft: {"messages"}; dpo: {"prompt", "chosen", "rejected"}',
+            valid='pretrain: {"text"}; sft: {"messages"}; preference stages: {"prompt", "chosen", "rejected"}',
             next_step="give the stage a dataset of its own kind",
         )
     return value

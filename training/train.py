@@ -18,17 +18,24 @@ from data_catalog.errors import TrainingError
 from data_catalog.identity import digest
 from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
 from training.guards import check_pad_token, check_positions
-from training.methods import check_start, method_for
+from training.methods import check_start
 from training.models import count_parameters, open_source, resolve_precision, write_adapted, write_model
 from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
 from training.specs import MetricPoint, TrainJob, TrainResult
 from training.stages.base import Setting, Stage
-from training.stages.dpo import Dpo, PreferenceTrainer
+from training.stages.dpo import Dpo
+from training.stages.kto import Kto
+from training.stages.orpo import Orpo
+from training.stages.ppo import Ppo
 from training.stages.pretrain import Pretrain
+from training.stages.reference import ReferenceTrainer
+from training.stages.reward import Reward
 from training.stages.sft import Sft
+from training.stages.simpo import Simpo
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (Pretrain(), Sft(), Dpo())}
+_IMPLEMENTED: tuple[Stage, ...] = (Pretrain(), Sft(), Dpo(), Kto(), Orpo(), Simpo(), Reward(), Ppo())
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _IMPLEMENTED}
 """`stage` of a spec to what does it."""
 
 _NOT_VALUES = frozenset({"loss", "learning_rate", "epoch", "step", "num_tokens"})
@@ -54,7 +61,7 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     progress.write("encoded", rows=material.ledger.kept, tokens=material.ledger.tokens)
 
     set_seed(spec.seed)
-    method, precision = method_for(spec), resolve_precision(spec.precision)
+    method, precision = stage.method(spec), resolve_precision(spec.precision)
     model = method.load(source, precision)
     if spec.method.virtual_tokens:
         positions = int(model.config.get_text_config().max_position_embeddings)
@@ -67,9 +74,12 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     _report_skipped(found, progress)
     sealer = Sealer(checkpoints, job_digest)
     watcher = Watcher(job.work / "metrics.jsonl", progress, stop, sealer)
-    trainer = stage.trainer(spec, model, material, Setting(source, precision, checkpoints), [watcher])
-    if isinstance(trainer, PreferenceTrainer):
-        guards["dpo_step0_loss"] = trainer.check_step0(precision, is_reference=method.starts_as_reference(source))
+    setting = Setting(source, precision, checkpoints, job.reward_model)
+    trainer = stage.trainer(spec, model, material, setting, [watcher])
+    if isinstance(trainer, ReferenceTrainer):
+        guards[f"{spec.stage}_step0_loss"] = trainer.check_step0(
+            precision, is_reference=method.starts_as_reference(source)
+        )
     seconds = _run(trainer, found, stop, sealer)
     metrics = metric_points(trainer.state.log_history)
     if found.skipped:
@@ -77,7 +87,7 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     steps = trainer.state.global_step
 
     progress.write("merging")
-    trained = trainer.accelerator.unwrap_model(trainer.model)
+    trained = stage.trained(trainer)
     trainer.optimizer = trainer.lr_scheduler = None  # room for the merge
     gc.collect()
     finished = method.finish(trained, spec, source, material.probe, job.work)
@@ -116,7 +126,7 @@ def _run(trainer: Any, found: Found, stop: StopRequest, sealer: Sealer) -> float
 
 def _job_digest(job: TrainJob) -> str:
     """Digest of what decides the trained weights: settings, data, base, versions. Not where files lie."""
-    paths = [job.dataset, job.model, *([job.replay] if job.replay else [])]
+    paths = [job.dataset, job.model, *(path for path in (job.replay, job.reward_model) if path)]
     return digest(
         {
             "spec": job.spec,

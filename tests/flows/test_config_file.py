@@ -73,6 +73,34 @@ def test_a_stage_must_be_able_to_start_from_the_one_before(folder: Path) -> None
     assert len(load_config(folder / "tutelage.yaml").stages) == 2
 
 
+REWARDED = """\
+  - name: judge
+    train: {stage: reward, method: lora}
+  - name: reinforce
+    train: {stage: ppo, method: lora}
+"""
+
+
+def test_a_reward_model_and_ppo_belong_together(folder: Path) -> None:
+    judge, reinforce = REWARDED.split("  - name: reinforce")
+    reinforce = "  - name: reinforce" + reinforce
+    assert "stages[1].train.stage: a reward model is for a stage of kind ppo" in problems(folder, GOOD + judge)
+    assert "stages[1].train.stage: ppo needs a stage with" in problems(folder, GOOD + reinforce)
+    assert "stages[1].train.stage: ppo needs a stage with" in problems(folder, GOOD + reinforce + judge)
+    gated = judge + "    gate: [{suite: gold, require: better}]\n" + reinforce
+    assert "stages[1].gate: a reward model answers no suite" in problems(folder, GOOD + gated)
+    (folder / "tutelage.yaml").write_text(GOOD + REWARDED)
+    assert [stage.train.stage for stage in load_config(folder / "tutelage.yaml").stages] == ["sft", "reward", "ppo"]
+
+
+def test_a_reward_model_is_not_what_the_next_stage_starts_from(folder: Path) -> None:
+    """Nothing is carried over from it: a method that can't be merged may go on behind it as before it."""
+    adapted = GOOD.replace("method: lora", "method: adapter")
+    message = problems(folder, adapted + REWARDED)
+    assert "stages[1].train.method: the model carries an adapter of method adapter" in message
+    assert "stages[2].train.method: the model carries an adapter of method adapter" in message
+
+
 def test_a_student_that_carries_an_adapter_is_known_by_it(folder: Path) -> None:
     carried = '{"model_type": "tutelage_adapted", "method": {"name": "adapter"}}'
     (folder / "student" / "config.json").write_text(carried)

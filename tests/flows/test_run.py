@@ -135,6 +135,32 @@ def test_a_pickle_beside_the_weights_is_refused_before_training(tmp_path: Path, 
         run(load_config(path), SilentReporter())
 
 
+REWARDED = """\
+  - name: judge
+    train: {stage: reward, method: lora, max_length: 128}
+  - name: reinforce
+    train: {stage: ppo, method: lora, max_length: 128, rollout: 8, passes: 2, max_new_tokens: 8}
+    gate: [{suite: gold, require: not_worse, margin: 1.0}]
+"""
+
+
+def test_a_reward_model_judges_the_stage_behind_it(tmp_path: Path, server: ScriptedServer) -> None:
+    """It is trained and kept, neither evaluated nor registered; what it judged is the candidate."""
+    path = write_project(tmp_path, server.base_url, gate=LENIENT)
+    path.write_text(path.read_text("utf-8") + REWARDED, "utf-8")
+    config, reporter = load_config(path), RecordingReporter(SilentReporter())
+    summary = run(config, reporter)
+    assert summary.outcome == "PASS"
+    steps = [step.step for step in reporter.times]
+    assert {"train:learn", "train:judge", "train:reinforce", "evaluate:reinforce"} <= set(steps)
+    assert "evaluate:judge" not in steps
+    (model,) = Registry(Catalogue(config.home)).models()
+    assert [stage["name"] for stage in model.lineage["stages"]] == ["read", "learn", "reinforce"]
+    again = RecordingReporter(SilentReporter())
+    assert run(config, again).model_version == summary.model_version
+    assert all(step.cached for step in again.times if step.step.startswith("train:"))
+
+
 def test_the_gold_questions_never_reach_the_training_data(tmp_path: Path, server: ScriptedServer) -> None:
     path = write_project(tmp_path, server.base_url, gate=LENIENT)
     question = "Veltrano 40 > Ratings: what follows “The Veltrano 40 weighs 210”?"

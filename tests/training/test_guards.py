@@ -32,10 +32,10 @@ def test_nan_loss_names_the_rows() -> None:
 
 
 def test_dpo_starts_at_ln_2() -> None:
-    assert "0.6931" in guards.check_dpo_step0(math.log(2) + 1e-5, torch.float32)
+    assert "0.6931" in guards.check_step0(math.log(2) + 1e-5, math.log(2), torch.float32)
     for loss in (0.686, 0.771, math.nan):  # a PiSSA base, a reloaded base
         with pytest.raises(TrainingError, match="the reference is not the model that is trained"):
-            guards.check_dpo_step0(loss, torch.float32)
+            guards.check_step0(loss, math.log(2), torch.float32)
 
 
 @given(st.lists(st.floats(-50, 0), min_size=1, max_size=8), st.floats(0.01, 1))

@@ -61,6 +61,16 @@ def test_only_the_answers_and_their_end_carry_loss(source: ModelSource) -> None:
     assert close(book).kept == 1
 
 
+def test_only_the_last_answer_carries_loss_if_asked(source: ModelSource) -> None:
+    turns = [*messages("What colour?", "It is red.")["messages"], *messages("And now?", "It is blue.")["messages"]]
+    book = LedgerBook()
+    (row,) = Encoder(source, 256).conversations([RawRow("a", {"messages": turns})], book, last_only=True)
+    assert source.tokenizer.decode(row.labels[row.labels != NO_LOSS]) == "It is blue.<|im_end|>"
+    # It does not fit: the answers before it are not taken in its place.
+    assert not Encoder(source, len(row) - 1).conversations([RawRow("b", {"messages": turns})], book, last_only=True)
+    assert close(book).reasons == {TOO_LONG: 1}
+
+
 def test_a_text_is_all_target_and_ends(source: ModelSource) -> None:
     (row,) = Encoder(source, 256).texts([RawRow("a", {"text": "The valve is red."})])
     assert row.labels.tolist() == row.input_ids.tolist()

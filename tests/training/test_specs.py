@@ -11,7 +11,17 @@ from pydantic import ValidationError
 
 from training.method_specs import LoraSpec, QloraSpec
 from training.models import open_source
-from training.specs import DpoSpec, PretrainSpec, SftSpec, StageSpec
+from training.specs import (
+    DpoSpec,
+    KtoSpec,
+    OrpoSpec,
+    PpoSpec,
+    PretrainSpec,
+    RewardSpec,
+    SftSpec,
+    SimpoSpec,
+    StageSpec,
+)
 from training.stages.base import Setting, trainer_arguments
 
 # Another value for each field that goes to the trainer as it is.
@@ -38,7 +48,25 @@ SHOWN_ELSEWHERE = {
     "precision": "test_models: test_a_cpu_computes_in_float32_unless_told_otherwise",
     "packing": "test_train: test_packed_and_padded_training_are_the_same_training",
     "beta": "test_train: test_beta_scales_the_preference",
-    "sft_weight": "test_train: test_sft_weight_adds_the_likelihood_of_the_chosen_answers",
+    "loss_on": "test_rows: test_only_the_last_answer_carries_loss_if_asked",
+    "neftune_alpha": "test_bad_input: test_noise_on_the_embeddings_is_there_in_training_only",
+    "loss": "test_preferences: test_a_loss_starts_where_its_formula_says",
+    "label_smoothing": "test_preferences: test_label_smoothing_is_heeded",
+    "desirable_weight": "test_preferences: test_kto_is_its_formula",
+    "undesirable_weight": "test_preferences: test_kto_is_its_formula",
+    "gamma": "test_preferences: test_simpo_is_its_formula",
+    "centring": "test_ppo: test_centring_holds_the_mean_reward_at_zero",
+    "rollout": "test_ppo: test_the_order_of_rollouts",
+    "passes": "test_ppo: test_the_order_of_rollouts",
+    "max_new_tokens": "test_ppo: test_an_answer_is_sampled_from_the_policy",
+    "clip": "test_ppo: test_the_loop_reads_its_settings",
+    "discount": "test_ppo: test_the_loop_reads_its_settings",
+    "gae_lambda": "test_ppo: test_the_loop_reads_its_settings",
+    "value_weight": "test_ppo: test_the_loop_reads_its_settings",
+    "kl_weight": "test_ppo: test_the_loop_reads_its_settings",
+    "kl_target": "test_ppo: test_the_loop_reads_its_settings",
+    "unfinished_penalty": "test_ppo: test_the_loop_reads_its_settings",
+    "sft_weight": "test_preferences: test_simpo_is_its_formula",
 }
 
 
@@ -47,9 +75,9 @@ def setting(base: Path) -> Setting:
     return Setting(open_source(base, needs_chat_template=True), torch.float32, Path("checkpoints"))
 
 
-@pytest.mark.parametrize("spec", [PretrainSpec(), SftSpec(), DpoSpec()])
-def test_no_field_is_forgotten(spec: StageSpec) -> None:
-    assert set(type(spec).model_fields) <= CHANGED.keys() | SHOWN_ELSEWHERE.keys()
+@pytest.mark.parametrize("kind", [PretrainSpec, SftSpec, DpoSpec, KtoSpec, OrpoSpec, SimpoSpec, RewardSpec, PpoSpec])
+def test_no_field_is_forgotten(kind: type[StageSpec]) -> None:
+    assert set(kind.model_fields) <= CHANGED.keys() | SHOWN_ELSEWHERE.keys()
     for place in SHOWN_ELSEWHERE.values():
         file, test = place.split(": ")
         assert f"def {test}(" in (Path(__file__).parent / f"{file}.py").read_text("utf-8")

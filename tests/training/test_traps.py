@@ -48,7 +48,7 @@ def fresh(source: ModelSource) -> Any:
 
 def dpo_trainer(source: ModelSource, model: Any, spec: StageSpec) -> PreferenceTrainer:
     rows = [RawRow(str(number), row) for number, row in enumerate(payloads("dpo", 8))]
-    material = Dpo().encode(spec, source, rows, [], 0.0)  # type: ignore[arg-type]
+    material = Dpo().encode(spec, source, rows, [], 0.0)
     return Dpo().trainer(spec, model, material, Setting(source, torch.float32, Path("unused")), [])  # type: ignore[arg-type]
 
 

@@ -104,7 +104,7 @@ def payloads(stage: str, count: int = 24) -> list[dict[str, Any]]:
     pairs = facts(count)
     if stage == "pretrain":
         return [{"text": f"{answer} {answer}"} for _, answer in pairs]
-    if stage == "sft":
+    if stage in ("sft", "ppo"):
         return [messages(question, answer) for question, answer in pairs]
     return [preference(question, answer, pairs[-1 - n][1] + " Or not.") for n, (question, answer) in enumerate(pairs)]
 

@@ -44,9 +44,13 @@ class Method(ABC):
     saves_whole = False
     """Whether a checkpoint is a whole model; otherwise it is the trainable parameters alone."""
 
+    def base(self, source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+        """Load the model that the method stands on, on the CPU."""
+        return load_weights(source, dtype)
+
     def load(self, source: ModelSource, precision: torch.dtype) -> PreTrainedModel:
         """Load the frozen base in the precision of the arithmetic."""
-        return load_weights(source, precision).to(device())
+        return self.base(source, precision).to(device())
 
     @abstractmethod
     def prepare(self, model: PreTrainedModel, spec: StageSpec, source: ModelSource) -> Any:

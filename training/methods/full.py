@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from training.guards import check_adapter_active
 from training.methods.base import Finished, Method, difference, logits
-from training.models import ModelSource, device, load_weights
+from training.models import ModelSource, device
 from training.specs import StageSpec
 
 
@@ -22,7 +22,7 @@ class Full(Method):
 
     def load(self, source: ModelSource, precision: torch.dtype) -> PreTrainedModel:
         """Load the weights in float32; bfloat16 arithmetic comes from autocast."""
-        return load_weights(source, torch.float32).to(device())
+        return self.base(source, torch.float32).to(device())
 
     def prepare(self, model: PreTrainedModel, spec: StageSpec, source: ModelSource) -> PreTrainedModel:
         """Set every weight trainable."""
@@ -35,6 +35,6 @@ class Full(Method):
     def finish(self, trained: Any, spec: StageSpec, source: ModelSource, probe: torch.Tensor, work: Path) -> Finished:
         """Nothing to merge: the model is what was trained, unless it is still the base."""
         model = trained.to("cpu", torch.float32)
-        base = load_weights(source, torch.float32)
+        base = self.base(source, torch.float32)
         moved = difference(logits(model, probe), logits(base, probe))
         return Finished(model, {"weights_changed": check_adapter_active(moved.largest)})

@@ -28,6 +28,8 @@ class Lora(Mergeable):
     """
 
     name = "lora"
+    task = "CAUSAL_LM"
+    """What PEFT calls the kind of model that the adapters are put on."""
 
     def prepare(self, model: PreTrainedModel, spec: StageSpec, source: ModelSource) -> PeftModel:
         """Put fresh adapters on the model."""
@@ -43,7 +45,7 @@ class Lora(Mergeable):
             # PEFT's default is q and v only. all-linear leaves the output head out, where an adapter is not trained.
             target_modules="all-linear",
             bias="none",
-            task_type="CAUSAL_LM",
+            task_type=self.task,
         )
         adapted = get_peft_model(model, config)
         if init != "zero":

@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from training.guards import MERGE_TOLERANCE, check_adapter_active, check_parity
 from training.methods.base import BF16_TOLERANCE, Difference, Finished, Method, difference, logits
-from training.models import ModelSource, load_weights
+from training.models import ModelSource
 from training.specs import StageSpec
 
 
@@ -28,7 +28,7 @@ class Mergeable(Method):
         in_training = logits(trained, probe)
         adapter = work / "adapter"
         self.save_adapter(trained, spec, adapter)
-        attached = PeftModel.from_pretrained(load_weights(source, torch.float32), str(adapter)).eval()
+        attached = PeftModel.from_pretrained(self.base(source, torch.float32), str(adapter)).eval()
         apart = logits(attached, probe)
         with attached.disable_adapter():
             base = logits(attached, probe)

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from training.cpu_head import add_cpu_head
 from training.guards import check_finite_loss
-from training.methods import method_for
+from training.methods import Method, method_for
 from training.models import ModelSource
 from training.rows import RawRow
 from training.specs import Ledger, StageSpec
@@ -43,6 +43,8 @@ class Setting:
     source: ModelSource
     precision: torch.dtype
     checkpoints: Path
+    reward_model: Path | None = None
+    """Directory of the reward model, for `ppo`."""
 
 
 class Stage(ABC):
@@ -50,6 +52,14 @@ class Stage(ABC):
 
     name: str
     needs_chat_template: bool
+
+    def method(self, spec: StageSpec) -> Method:
+        """Return how the stage's model is loaded, trained and finished."""
+        return method_for(spec)
+
+    def trained(self, trainer: Any) -> Any:
+        """Return what the method finishes of a trainer that has ended."""
+        return trainer.accelerator.unwrap_model(trainer.model)
 
     @abstractmethod
     def encode(
@@ -118,6 +128,8 @@ class GuardedTrainer(Trainer):
     optimizer: Any
     rate_ratio: float = 1.0
     saves_whole: bool = True
+    fused_head: bool = True
+    """Whether TRL's trainer asks the model for log-probabilities at targets, instead of for logits."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss, and stop on NaN with the ids of the batch's rows."""
@@ -172,7 +184,8 @@ class GuardedTrainer(Trainer):
         self.rate_ratio = spec.method.rate_ratio
         self.saves_whole = method_for(spec).saves_whole
         self.remove_callback(PrinterCallback)
-        add_cpu_head(self.model)
+        if self.fused_head:
+            add_cpu_head(self.model)
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()

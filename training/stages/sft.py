@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on conversations: loss on the assistant's turns only, through TRL's SFTTrainer."""
+"""Supervised fine-tuning on conversations: loss on what the assistant says only, through TRL's SFTTrainer."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Sft(Stage):
         """Encode `{"messages"}` rows; `batch_size` counts conversations, packed or not."""
         book = LedgerBook()
         encoder = Encoder(source, spec.max_length)
-        encoded = encoder.conversations(rows, book)
+        encoded = encoder.conversations(rows, book, last_only=spec.loss_on == "completion")
         return language_material(spec, encoder, encoded, book, replay, replay_share)
 
     def trainer(
         self, spec: SftSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> LanguageModelTrainer:
         """Return the trainer; rows of one batch are packed (`packing`), or padded among rows of like length."""
-        return language_trainer(spec, model, material, setting, callbacks)
+        return language_trainer(spec, model, material, setting, callbacks, neftune_noise_alpha=spec.neftune_alpha)
 
 
 def language_material(
@@ -104,10 +104,12 @@ def language_trainer(
     material: Material,
     setting: Setting,
     callbacks: list[TrainerCallback],
+    **arguments: Any,
 ) -> LanguageModelTrainer:
-    """Return an SFTTrainer that is fed with `material`."""
+    """Return an SFTTrainer that is fed with `material`; `arguments` are told to it beside those of every stage."""
     config = SFTConfig(
         **trainer_arguments(spec, setting),
+        **arguments,
         packing=False,  # RowCollator packs, within a batch
         dataset_kwargs={"skip_prepare_dataset": True},
     )

@@ -1,0 +1,80 @@
+"""What the stages share that need no reference: how TRL's experimental trainers are fed with tokenised pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from training.packing import NO_LOSS, EpochOrder
+from training.rows import PairRow
+from training.specs import StageSpec
+from training.stages.base import GuardedTrainer, Material, Setting, index_dataset, trainer_arguments
+from training.stages.pairs import lay_out_answers
+
+
+@dataclass(frozen=True)
+class SidesCollator:
+    """Makes a batch from `[{"row": index}, ...]`: chosen and rejected answers apart, as TRL joins them itself.
+
+    Keys: `<side>_input_ids`, `<side>_attention_mask`, `<side>_labels`, each (pairs, tokens of that side).
+    """
+
+    rows: Sequence[PairRow]
+    pad_token: int
+
+    def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
+        """Return the batch of these pairs, and their indices as `rows`."""
+        indices = [example["row"] for example in examples]
+        pairs = [self.rows[index] for index in indices]
+        batch = {"rows": torch.tensor(indices)}
+        for side in ("chosen", "rejected"):
+            lines = lay_out_answers([(pair.prompt, getattr(pair, side)) for pair in pairs], self.pad_token)
+            batch[f"{side}_input_ids"] = lines.input_ids
+            batch[f"{side}_attention_mask"] = lines.attention_mask
+            batch[f"{side}_labels"] = lines.input_ids.masked_fill(lines.completion_mask == 0, NO_LOSS)
+        return batch
+
+
+class ReferenceFreeTrainer(GuardedTrainer):
+    """One of TRL's experimental trainers on pairs that are tokenised already."""
+
+    fused_head = False
+
+    @staticmethod
+    def tokenize_row(row: dict[str, Any], *args: Any) -> dict[str, Any]:
+        """Leave the row as it is."""
+        return row
+
+    def concatenated_forward(self, model: Any, batch: dict[str, torch.Tensor]) -> Any:
+        """Run both sides as TRL does, without the logits of virtual tokens, which it has no labels for."""
+
+        def behind_the_prompt(input_ids: torch.Tensor, **arguments: Any) -> Any:
+            output = model(input_ids, **arguments)
+            output.logits = output.logits[:, -input_ids.shape[1] :]
+            return output
+
+        return super().concatenated_forward(behind_the_prompt, batch)
+
+
+def arguments_of(spec: StageSpec, setting: Setting) -> dict[str, Any]:
+    """Return what these trainers are told; without a `max_length` they warn and take one of their own."""
+    return {**trainer_arguments(spec, setting), "max_length": spec.max_length, "disable_dropout": True}
+
+
+def parts_of(material: Material, setting: Setting) -> dict[str, Any]:
+    """Return the dataset, collator and tokenizer of these trainers."""
+    return {
+        "train_dataset": index_dataset(material.rows),
+        "data_collator": SidesCollator(material.rows, setting.source.tokenizer.pad_token_id),
+        "processing_class": setting.source.tokenizer,
+    }
+
+
+def order_rows(trainer: ReferenceFreeTrainer, spec: StageSpec, material: Material) -> None:
+    """Tell the trainer the rows' names and their order, and settle it."""
+    trainer.row_ids = [pair.id for pair in material.rows]
+    trainer.order = EpochOrder([len(pair) for pair in material.rows], seed=spec.seed, group_by=spec.batch_size)
+    trainer.settle(spec)
