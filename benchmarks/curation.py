@@ -61,7 +61,7 @@ def datasketch(texts: Corpus, threshold: float) -> set[int]:
 
     index = MinHashLSH(threshold=threshold, num_perm=VALUES)
     found = set()
-    signatures = {}
+    signatures: dict[int, MinHash] = {}
     for place, text in enumerate(texts):
         signature = MinHash(num_perm=VALUES)
         signature.update_batch([" ".join(run).encode() for run in runs(text)])

@@ -131,7 +131,8 @@ def in_prefix_order(requests: Iterable[Request]) -> list[Request]:
     for request in requests:
         groups.setdefault(prefix_group(request), []).append(request)
     in_order = [sorted(group, key=_text_of) for group in groups.values()]
-    return list(chain.from_iterable(sorted(in_order, key=lambda group: _text_of(group[0]))))
+    in_order.sort(key=lambda group: _text_of(group[0]))
+    return list(chain.from_iterable(in_order))
 
 
 def _text_of(request: Request) -> tuple[tuple[tuple[str, str], ...], int]:

@@ -357,13 +357,15 @@ def build(name: str, out: Path, share: float = 1.0) -> None:
 
     Every phase takes `share` of its tokens.
     """
+    phases: Sequence[Phase] = TRUNK if name == "trunk" else KINDS[name].phases
+    before: Sequence[Spent] = ()
     if name == "trunk":
         tokenizer = make_tokenizer()
-        model, phases, before = new_model(tokenizer, SEED), TRUNK, []
+        model = new_model(tokenizer, SEED)
     else:
-        parent, phases = out / KINDS[name].parent, KINDS[name].phases
+        parent = out / KINDS[name].parent
         if not parent.is_dir():
-            build(KINDS[name].parent, out, share)
+            build(parent.name, out, share)
         (model, tokenizer), before = load(parent), history(parent)
     spent = [train(model, tokenizer, replace(phase, tokens=math.ceil(share * phase.tokens)), SEED) for phase in phases]
     save(model, tokenizer, [*before, *spent], out / name)

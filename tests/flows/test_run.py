@@ -155,7 +155,8 @@ def test_a_reward_model_judges_the_stage_behind_it(tmp_path: Path, server: Scrip
     assert {"train:learn", "train:judge", "train:reinforce", "evaluate:reinforce"} <= set(steps)
     assert "evaluate:judge" not in steps
     (model,) = Registry(Catalogue(config.home)).models()
-    assert [stage["name"] for stage in model.lineage["stages"]] == ["read", "learn", "reinforce"]
+    lineage = Registry(Catalogue(config.home)).show(model.id).version.lineage
+    assert [stage["name"] for stage in lineage["stages"]] == ["read", "learn", "reinforce"]
     again = RecordingReporter(SilentReporter())
     assert run(config, again).model_version == summary.model_version
     assert all(step.cached for step in again.times if step.step.startswith("train:"))

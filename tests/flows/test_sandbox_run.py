@@ -60,7 +60,9 @@ def test_a_new_world_is_learned_promoted_asked_and_traced(tmp_path: Path) -> Non
     version = Registry(catalogue).show(match[0]).version
     scores = scores_of(catalogue, version.lineage)
     assert scores["gold"][0] < 0.10, scores
-    assert scores["gold"][1] > scores["gold"][0] + 0.05, scores
+    assert scores["gold"][1] >= 0.80, scores
+    assert scores["general"][1] >= scores["general"][0] - 0.02, scores
+    assert scores["unanswerable"][1] >= 0.85, scores
 
     started = time.monotonic()
     again = tutelage("run", config)
