@@ -62,8 +62,8 @@ def test_teacher_quotes_and_asks(loaded: tuple[Any, Any, str]) -> None:
     if name != "teacher":
         pytest.skip("only the teacher writes questions")
     template = (SANDBOX / "templates" / "grounded_qa" / "direct.v1.en.jinja").read_text(encoding="utf-8")
-    line = "The Brolmat 41 weighs 320 kilograms."
-    for slot, value in {"heading": "Brolmat 41 > Ratings", "chunk": line, "focus": line}.items():
+    line = "The Broldran 41 weighs 320 kilograms."
+    for slot, value in {"heading": "Broldran 41 > Ratings", "chunk": line, "focus": line}.items():
         template = template.replace("{{ " + slot + " }}", value)
     assert list(json.loads(_ask(model, tokenizer, template.strip()))) == ["evidence", "question", "answer"]
 
