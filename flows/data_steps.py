@@ -204,6 +204,7 @@ def generate_and_curate(
             `curate.minimum_items`.
     """
     asked = judged = 0
+    reused: tuple[int, int] | None = None
     while True:
         generated = generate(ctx, wanted)
         curated = curate_items(ctx, ingested, generated.items, questions)
@@ -211,6 +212,7 @@ def generate_and_curate(
             demand_recall(curated.report.calibration, ctx.config.curate.judge.min_recall)
         # What earlier rounds asked counts as asked, though this one found it answered.
         asked, judged = asked + generated.asked, judged + curated.asked
+        reused = reused or (generated.cached, curated.cached)
         of_recipe: dict[int, list[Request]] = {}
         for entry in wanted:
             of_recipe.setdefault(entry.place, []).append(entry.request)
@@ -221,8 +223,10 @@ def generate_and_curate(
             spec = ctx.config.generate.recipes[place]
             ctx.reporter.note(f"{spec.recipe}: {count:,} subjects have fewer than {spec.target} accepted: asked again")
         wanted = generation_requests(ctx, ingested, supply)
-    generated = replace(generated, asked=asked, cached=generated.asked + generated.cached - asked)
-    curated = replace(curated, asked=judged, cached=curated.asked + curated.cached - judged)
+    # The checks of an early round need not be those of the last: what was there before this run is at least what the
+    # first round found.
+    generated = replace(generated, asked=asked, cached=max(reused[0], generated.asked + generated.cached - asked))
+    curated = replace(curated, asked=judged, cached=max(reused[1], curated.asked + curated.cached - judged))
     if curated.report.calibration is not None:
         ctx.reporter.note(str(curated.report.calibration))
     demand_minimum(curated.report, ctx.config.curate.minimum_items)
