@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -143,9 +144,9 @@ class Request(Record):
     origin: Mapping[str, Any] = Field(default_factory=dict)
     """Where the prompt's data come from: chunk_id, document_id, focus, item_id ..."""
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """The hash that identifies the request for good."""
+        """The hash that identifies the request for good; worked out once, as it is asked for at every step."""
         return make_id(
             "req",
             {
