@@ -22,7 +22,7 @@ from data_catalog.registry import Registry
 from evaluation.gates import GateOutcome, check_slices, labels_of
 from evaluation.specs import Against, SuiteSpec
 from evaluation.suites import load_suite, questions
-from flows import data_steps, model_steps
+from flows import data_steps, generation, model_steps
 from flows.config import Config, StageConfig
 from flows.context import RunContext
 from flows.fingerprints import model_fingerprint
@@ -149,14 +149,14 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
     if ctx.config.replay is not None:
         check_replay(ctx.config.replay, state.suites)
     supply = Supply(ctx.config.generate.recipes)
-    wanted = data_steps.generation_requests(ctx, state.ingested, supply)
+    wanted = generation.generation_requests(ctx, state.ingested, supply)
     if open_requests([entry.request for entry in wanted], ctx.catalogue).to_ask:
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:
         state.base_scores = model_steps.evaluate(ctx, state.suites, state.base)
     asked = [question for suite in state.suites for question in questions(suite)]
-    state.generated, state.curated = data_steps.generate_and_curate(ctx, state.ingested, wanted, supply, asked)
+    state.generated, state.curated = generation.generate_and_curate(ctx, state.ingested, wanted, supply, asked)
     if evaluate_base:
         _add_held_out(ctx, state)
     ctx.teacher.rest()

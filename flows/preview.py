@@ -15,10 +15,10 @@ from data_catalog.identity import digest
 from data_catalog.records import Chunk, Completion, Item, Outcome, Verdict
 from evaluation.statistics import Interval, wilson
 from evaluation.suites import load_suite, questions
-from flows import data_steps
 from flows.config import Config
 from flows.context import RunContext
-from flows.data_steps import Ingested, Wanted
+from flows.data_steps import Ingested, ingest
+from flows.generation import Curation, Wanted, generate, generation_requests
 from flows.pipeline import open_run
 from flows.progress import Reporter
 from generators.filters.base import answer_of, question_of, text_of
@@ -107,13 +107,13 @@ def preview(config: Config, reporter: Reporter, chunks: int) -> Preview:
         DataError: there is nothing to ask about.
     """
     with open_run(config, reporter, "tutelage preview") as ctx:
-        ingested = data_steps.ingest(ctx)
+        ingested = ingest(ctx)
         chosen = _spread(ingested, chunks)
         if not chosen:
             raise DataError(
                 "the documents have no chunks", next_step="look at what was left out: tutelage check CONFIG"
             )
-        whole = data_steps.generation_requests(ctx, ingested, Supply(ctx.config.generate.recipes))
+        whole = generation_requests(ctx, ingested, Supply(ctx.config.generate.recipes))
         wanted = _about(whole, chosen)
         if not wanted:
             raise DataError("no recipe asks about these chunks", next_step="see generate.recipes")
@@ -149,12 +149,9 @@ def _previewed(
     ]
     ctx.teacher.prepare()
     started = time.monotonic()
-    generated = data_steps.generate(ctx, wanted)
+    generated = generate(ctx, wanted)
+    curated = Curation(ctx, ingested, asked_by_suites).judge(generated.items)
     seconds = time.monotonic() - started
-    asked = generated.asked
-    started = time.monotonic()
-    curated = data_steps.curate_items(ctx, ingested, generated.items, asked_by_suites)
-    seconds += time.monotonic() - started
     calibration = curated.report.calibration
     checks = curated.asked + curated.cached - (sum(calibration.planted.values()) if calibration else 0)
     completions = ctx.catalogue.answered([entry.request.key for entry in wanted])
@@ -176,7 +173,7 @@ def _previewed(
             for recipe, count in Counter(entry.recipe for entry in whole).items()
             if tried[recipe]
         ),
-        asked=asked + curated.asked,
+        asked=generated.asked + curated.asked,
         seconds=seconds,
         checks_per_request=checks / len(wanted),
         tokens_per_request=_means(list(completions.values())),

@@ -18,7 +18,8 @@ from data_catalog.records import Item, ModelVersion, Outcome, Verdict
 from evaluation.gates import GateOutcome
 from evaluation.suites import Suite
 from flows.context import RunContext
-from flows.data_steps import Curated, Generated, Ingested, RecipeCounts
+from flows.data_steps import Ingested
+from flows.generation import Curated, Generated, RecipeCounts
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
 from flows.progress import RecordingReporter
 from flows.report import ItemSample, ModelScores, NextCommand, ReportData, StageReport

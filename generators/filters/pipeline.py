@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from generators.filters import (
 )
 from generators.filters import unanswerable as openness
 from generators.filters.base import CheckPrompt, question_of, unscored
-from generators.filters.calibration import Calibration, calibrate, calibration_requests, plant
+from generators.filters.calibration import Calibration, Planted, calibrate, calibration_requests, plant
 from generators.recipes.document import NAME as DOCUMENT
 from generators.recipes.grounded_qa import GroundedQA
 from generators.recipes.paraphrase import Paraphrase
@@ -38,6 +38,12 @@ Ask = Callable[[Sequence[Request]], Mapping[str, Completion]]
 
 SOURCE = "source@1"
 """The check that an item's document is still there."""
+
+_ALONE = (
+    SOURCE,
+    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful)),
+)
+"""The checks that look at one item and ask nobody, in their order."""
 
 
 @dataclass(frozen=True)
@@ -84,25 +90,16 @@ class _Prompts:
     openness: CheckPrompt
 
 
-def curate(
-    items: Sequence[Item],
-    chunks: Sequence[Chunk],
-    documents: Sequence[Document],
-    spec: CurateSpec,
-    ask: Ask,
-    evaluation_questions: Sequence[str],
-    *,
-    teacher_fingerprint: str,
-    base_dir: Path | None = None,
-) -> CurateReport:
-    """Run every check on the items that are left by the checks before it.
+class Curator:
+    """Runs every check on the items that are left by the checks before it.
 
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
     faithfulness; duplicates and near-duplicates; contamination; the judge, and whether open questions are open; the
     round trip; contradictions among what is left.
 
+    It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
+
     Args:
-        items: in the order of their requests; the first of two equal ones is kept.
         chunks: of all documents, also those that no item came from.
         documents: as they stand now; an item of another one is UNSCORED.
         spec: limits and prompts.
@@ -114,17 +111,114 @@ def curate(
     Raises:
         ConfigError: a check's template can't be used. Raised before anything is asked.
     """
-    prompts = _load_prompts(spec, teacher_fingerprint, base_dir)
-    funnel = _Funnel(items)
-    _check_alone(funnel, {chunk.id: chunk for chunk in chunks}, {document.id for document in documents}, spec)
-    voters = funnel.left(GroundedQA.name)
-    funnel.take(duplicate.check_duplicates(funnel.left()))
-    if spec.near_duplicate is not None:
-        funnel.take(near_duplicate.check(funnel.left_without(DOCUMENT), spec.near_duplicate))
-    _check_contamination(funnel, spec, evaluation_questions)
-    calibration = _ask_teacher(funnel, chunks, spec, prompts, ask)
-    funnel.take(duplicate.check_conflicts(funnel.left(GroundedQA.name), voters))
-    return replace(funnel.report(), calibration=calibration)
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        documents: Sequence[Document],
+        spec: CurateSpec,
+        ask: Ask,
+        evaluation_questions: Sequence[str],
+        *,
+        teacher_fingerprint: str,
+        base_dir: Path | None = None,
+    ) -> None:
+        self._chunks = chunks
+        self._chunk_of = {chunk.id: chunk for chunk in chunks}
+        self._documents = {document.id for document in documents}
+        self._spec = spec
+        self._ask = ask
+        self._questions = evaluation_questions
+        self._prompts = _load_prompts(spec, teacher_fingerprint, base_dir)
+        self._alone: dict[str, tuple[Verdict, ...]] = {}
+        """What was said of an item on its own."""
+        self._judging: dict[str, Request] = {}
+        self._again: dict[str, Request] = {}
+        self._open: dict[str, tuple[Request, ...]] = {}
+        """What was asked about an item: by the judge, by the round trip, of open questions."""
+        self._answers: dict[str, Completion] = {}
+
+    def curate(self, items: Sequence[Item]) -> CurateReport:
+        """Return every verdict on the items, which stand in a fixed order: the first of two equal ones is kept."""
+        spec, funnel = self._spec, _Funnel(items)
+        for item in items:
+            if item.id not in self._alone:
+                self._alone[item.id] = tuple(self._said_alone(item))
+        alone = [verdict for item in items for verdict in self._alone[item.id]]
+        funnel.take(sorted(alone, key=lambda verdict: _ALONE.index(verdict.check)))
+        voters = funnel.left(GroundedQA.name)
+        funnel.take(duplicate.check_duplicates(funnel.left()))
+        if spec.near_duplicate is not None:
+            funnel.take(near_duplicate.check(funnel.left_without(DOCUMENT), spec.near_duplicate))
+        held_out = [question_of(item) for item in funnel.left() if item.split is Split.EVALUATION]
+        questions = contamination.EvaluationQuestions(self._questions, held_out, ngram=spec.decontaminate_ngram)
+        funnel.take([contamination.check(item, questions) for item in funnel.left_without(DOCUMENT)])
+        calibration = self._ask_teacher(funnel)
+        funnel.take(duplicate.check_conflicts(funnel.left(GroundedQA.name), voters))
+        return replace(funnel.report(), calibration=calibration)
+
+    def _said_alone(self, item: Item) -> Iterator[Verdict]:
+        """Yield what the checks say that look at one item and ask nobody, up to the first that it does not pass."""
+        for verdict in self._checks_alone(item):
+            yield verdict
+            if verdict.outcome is not Outcome.PASSED:
+                return
+
+    def _checks_alone(self, item: Item) -> Iterator[Verdict]:
+        spec, chunk = self._spec, self._chunk_of.get(item.chunk_id or "")
+        if item.document_id not in self._documents:
+            yield unscored(item, SOURCE, "its document is not there any more")
+        yield schema.check(item)
+        if item.recipe == DOCUMENT:
+            return
+        yield length.check(item, max_question_chars=spec.max_question_chars, max_answer_chars=spec.max_answer_chars)
+        yield repetition.check(item)
+        if item.chunk_id is not None:
+            yield script.check(item, chunk)
+        if spec.reject_sensitive:
+            yield sensitive.check(item, spec.reject_sensitive)
+        if item.recipe == GroundedQA.name and spec.evidence:
+            yield evidence.check(item, chunk)
+        if item.recipe == GroundedQA.name and spec.anchored:
+            yield anchored.check(item, chunk)
+        if item.recipe == Paraphrase.name:
+            yield faithful.check(item)
+
+    def _ask_teacher(self, funnel: _Funnel) -> Calibration | None:
+        """The checks that ask the teacher, in two stages: the round trip only for what the judge let through."""
+        spec, prompts = self._spec, self._prompts
+        open_items = funnel.left(Unanswerable.name)
+        if unknown := _without(open_items, self._open):
+            self._open |= openness.unanswerable_requests(unknown, self._chunks, prompts.openness)
+        first = [request for item in open_items for request in self._open[item.id]]
+        judged = funnel.left(GroundedQA.name) if prompts.judge else []
+        planted: list[Planted] = []
+        test: list[Request] = []
+        if prompts.judge and spec.judge:
+            self._judging |= judge.judge_requests(_without(judged, self._judging), self._chunk_of, prompts.judge)
+            planted = plant(judged, self._chunks, spec.judge.planted)
+            test = calibration_requests(planted, prompts.judge)
+        judging = [self._judging[item.id] for item in judged if item.id in self._judging]
+        # One call for all: the teacher is kept busy, and prompts with a chunk in common stand together.
+        self._find_out([*judging, *test, *first])
+        funnel.take(judge.judge_verdicts(judged, self._judging, self._answers))
+        funnel.take(openness.unanswerable_verdicts(open_items, self._open, self._answers, spec.abstention_phrases))
+        if prompts.round_trip:
+            left = funnel.left(GroundedQA.name)
+            unknown = _without(left, self._again)
+            self._again |= round_trip.round_trip_requests(unknown, self._chunk_of, prompts.round_trip)
+            self._find_out([self._again[item.id] for item in left if item.id in self._again])
+            funnel.take(round_trip.round_trip_verdicts(left, self._again, self._answers, spec.abstention_phrases))
+        return calibrate(planted, test, self._answers) if planted else None
+
+    def _find_out(self, requests: Sequence[Request]) -> None:
+        """Ask the teacher what it has not said yet."""
+        if unanswered := [request for request in requests if request.key not in self._answers]:
+            self._answers.update(self._ask(unanswered))
+
+
+def _without(items: Sequence[Item], known: Mapping[str, object]) -> list[Item]:
+    return [item for item in items if item.id not in known]
 
 
 def demand_minimum(report: CurateReport, minimum: int) -> None:
@@ -196,59 +290,3 @@ def _load_prompts(spec: CurateSpec, model: str, base_dir: Path | None) -> _Promp
         # Open questions are put with the round trip's prompt, also where the round trip itself is left out.
         openness=load("answer", openness.CHECK, spec.round_trip or CheckPromptSpec()),
     )
-
-
-def _check_alone(funnel: _Funnel, chunks: Mapping[str, Chunk], known: set[str], spec: CurateSpec) -> None:
-    """The checks that look at one item and ask nobody."""
-    funnel.take(
-        unscored(item, SOURCE, "its document is not there any more")
-        for item in funnel.left()
-        if item.document_id not in known
-    )
-    funnel.take([schema.check(item) for item in funnel.left()])
-    funnel.take(
-        [
-            length.check(item, max_question_chars=spec.max_question_chars, max_answer_chars=spec.max_answer_chars)
-            for item in funnel.left_without(DOCUMENT)
-        ]
-    )
-    funnel.take([repetition.check(item) for item in funnel.left_without(DOCUMENT)])
-    of_a_chunk = [item for item in funnel.left_without(DOCUMENT) if item.chunk_id is not None]
-    funnel.take([script.check(item, chunks.get(item.chunk_id or "")) for item in of_a_chunk])
-    if spec.reject_sensitive:
-        funnel.take([sensitive.check(item, spec.reject_sensitive) for item in funnel.left_without(DOCUMENT)])
-    if spec.evidence:
-        funnel.take([evidence.check(item, chunks.get(item.chunk_id or "")) for item in funnel.left(GroundedQA.name)])
-    if spec.anchored:
-        funnel.take([anchored.check(item, chunks.get(item.chunk_id or "")) for item in funnel.left(GroundedQA.name)])
-    funnel.take([faithful.check(item) for item in funnel.left(Paraphrase.name)])
-
-
-def _check_contamination(funnel: _Funnel, spec: CurateSpec, evaluation_questions: Sequence[str]) -> None:
-    held_out = [question_of(item) for item in funnel.left() if item.split is Split.EVALUATION]
-    questions = contamination.EvaluationQuestions(evaluation_questions, held_out, ngram=spec.decontaminate_ngram)
-    funnel.take([contamination.check(item, questions) for item in funnel.left_without(DOCUMENT)])
-
-
-def _ask_teacher(
-    funnel: _Funnel, chunks: Sequence[Chunk], spec: CurateSpec, prompts: _Prompts, ask: Ask
-) -> Calibration | None:
-    """The checks that ask the teacher, in two stages: the round trip only for what the judge let through."""
-    by_id = {chunk.id: chunk for chunk in chunks}
-    open_items = funnel.left(Unanswerable.name)
-    open_requests = openness.unanswerable_requests(open_items, chunks, prompts.openness)
-    first = [request for requests in open_requests.values() for request in requests]
-    judged = funnel.left(GroundedQA.name) if prompts.judge else []
-    judge_requests = judge.judge_requests(judged, by_id, prompts.judge) if prompts.judge else {}
-    planted = plant(judged, chunks, spec.judge.planted) if spec.judge else []
-    test = calibration_requests(planted, prompts.judge) if prompts.judge else []
-    # One call for all: the teacher is kept busy, and prompts with a chunk in common stand together.
-    answers = ask([*judge_requests.values(), *test, *first]) if judge_requests or first else {}
-    funnel.take(judge.judge_verdicts(judged, judge_requests, answers))
-    funnel.take(openness.unanswerable_verdicts(open_items, open_requests, answers, spec.abstention_phrases))
-    if prompts.round_trip:
-        again = funnel.left(GroundedQA.name)
-        requests = round_trip.round_trip_requests(again, by_id, prompts.round_trip)
-        answers = {**answers, **ask(list(requests.values()))} if requests else answers
-        funnel.take(round_trip.round_trip_verdicts(again, requests, answers, spec.abstention_phrases))
-    return calibrate(planted, test, answers) if planted else None

@@ -105,7 +105,9 @@ def test_what_falls_short_of_its_target_is_asked_again_and_nothing_else(tmp_path
         config.write_text(text)
         first = refreshed(config)
         again = refreshed(config)
-    assert (again.asked, again.accepted, again.datasets) == (0, first.accepted, first.datasets)
+    assert first.cached == 0, "what an earlier round asked was not there before"
+    assert (again.asked, again.cached, again.accepted) == (0, first.asked, first.accepted)
+    assert again.datasets == first.datasets
     asked = {prompt: count for prompt, count in times.items() if "<sentence>" in prompt and "JSON" in prompt}
     for prompt, count in asked.items():
         assert count == (2 if "weighs" in prompt.rpartition("<sentence>")[2] else 1), prompt

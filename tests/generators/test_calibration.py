@@ -12,7 +12,7 @@ import pytest
 from data_catalog.errors import DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Kind, Outcome, Request, Split
 from data_catalog.text import contains_words, words
-from generators.filters import curate
+from generators.filters import Curator
 from generators.filters.calibration import PURPOSE, Calibration, demand_recall, plant
 from generators.specs import CurateSpec
 from tests.generators.helpers import cut, handbook
@@ -82,15 +82,14 @@ class Judge:
 
 
 def run(teacher: Judge, **spec: Any) -> Any:
-    return curate(
-        ITEMS,
+    return Curator(
         CHUNKS,
         DOCUMENTS,
         CurateSpec.model_validate(spec),
         teacher,
         [],
         teacher_fingerprint="t",
-    )
+    ).curate(ITEMS)
 
 
 def test_what_is_planted_is_wrong_and_of_every_kind_and_the_same_each_time() -> None:

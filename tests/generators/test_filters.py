@@ -9,9 +9,9 @@ import pytest
 from data_catalog.errors import ConfigError, DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Kind, Outcome, Request, Split, Verdict
 from generators.filters import (
+    Curator,
     anchored,
     contamination,
-    curate,
     demand_minimum,
     duplicate,
     evidence,
@@ -388,12 +388,16 @@ def run(
     documents: Sequence[Document] = (DOCUMENT, OTHER),
     **spec: Any,
 ) -> Any:
-    spec.setdefault("judge", {"planted": 0})
-    return curate(
-        items,
+    return curator(teacher, questions, documents, **spec).curate(items)
+
+
+def curator(
+    teacher: Teacher, questions: Sequence[str] = (), documents: Sequence[Document] = (DOCUMENT, OTHER), **spec: Any
+) -> Curator:
+    return Curator(
         chunks=[*CHUNKS, *OTHER_CHUNKS],
         documents=documents,
-        spec=CurateSpec.model_validate(spec),
+        spec=CurateSpec.model_validate({"judge": {"planted": 0}, **spec}),
         ask=teacher,
         evaluation_questions=questions,
         teacher_fingerprint="t",
@@ -474,15 +478,14 @@ def test_an_open_question_is_put_to_every_chunk_where_its_answer_might_stand() -
 
 def test_an_open_question_is_unscored_while_an_answer_is_missing() -> None:
     item = open_question("What colour is the Veltrano 40?")
-    report = curate(
-        [item],
+    report = Curator(
         CHUNKS,
         [DOCUMENT],
         CurateSpec(),
         lambda requests: {},
         [],
         teacher_fingerprint="t",
-    )
+    ).curate([item])
     assert report.unscored_ids == {item.id}
 
 
@@ -507,6 +510,20 @@ def test_the_verdicts_depend_on_the_items_alone() -> None:
     items = [qa(), qa(by="again"), qa(question="Who?", answer="Mira Kessel"), open_question("What colour is it all?")]
     teacher = Teacher(answers={"How heavy": "312 kg", "Who?": "Mira Kessel"})
     assert run(items, teacher) == run(items, teacher)
+
+
+def test_more_items_later_are_judged_as_if_all_had_come_at_once_and_nothing_is_asked_twice() -> None:
+    items = [qa(), qa(by="again"), qa(question="Who?", answer="Mira Kessel", quote="built by Mira Kessel")]
+    items += [open_question("What colour is the Veltrano 40?"), paraphrase("The Veltrano 40 has a mass of 312 kg.")]
+    answers = {"How heavy": "312 kg", "Who?": "Mira Kessel"}
+    at_once, in_rounds = Teacher(answers=answers), Teacher(answers=answers)
+    one = curator(in_rounds)
+    for end in (2, 4, 5):
+        last = one.curate(items[:end])
+    assert last == run(items, at_once)
+    asked = [request.key for request in in_rounds.asked]
+    assert sorted(asked) == sorted(request.key for request in at_once.asked)
+    assert len(set(asked)) == len(asked)
 
 
 def test_a_template_that_cannot_be_used_stops_before_anybody_is_asked() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from data_catalog.records import Completion, Item, Request, RequestFailure
 from generators.engine import answer_all
-from generators.filters import CurateReport, curate
+from generators.filters import CurateReport, Curator
 from generators.prompts import VARIABLES, load_template
 from generators.recipes import build_requests, parse
 from generators.specs import CurateSpec, RecipeSpec, TeacherSpec
@@ -69,7 +69,7 @@ def generate(
         name: {"template": paths[kind][0]} for name, kind in (("judge", "judge"), ("round_trip", "answer")) if paths
     }
     spec = CurateSpec.model_validate({"language": language, **checks})
-    return curate(items, chunks, [document], spec, ask, [], teacher_fingerprint=teacher.fingerprint)
+    return Curator(chunks, [document], spec, ask, [], teacher_fingerprint=teacher.fingerprint).curate(items)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
