@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 ARTICLES = frozenset({"a", "an", "the"})
 
@@ -77,12 +78,17 @@ def words(text: str) -> list[str]:
 
     A percent sign, a currency sign and a degree sign are words; `1,200` is `1200`; `XR-200` is `xr`, `200`.
     """
+    return list(_words(text))
+
+
+@lru_cache(maxsize=1 << 15)  # each check looks at the same texts
+def _words(text: str) -> tuple[str, ...]:
     folded = fold(text.replace(_POINT, " ").replace(_COMMA, " ").replace(_MINUS, " "))
     folded = _THOUSANDS.sub("", folded)
     folded = _DECIMAL_POINT.sub(_POINT, folded)
     folded = _DECIMAL_COMMA.sub(_COMMA, folded)
     folded = _SIGN.sub(_MINUS, folded)
-    return folded.translate(_WORD_TABLE).split()
+    return tuple(folded.translate(_WORD_TABLE).split())
 
 
 def answer_words(text: str) -> list[str]:
@@ -115,6 +121,29 @@ def contains_words(whole: Sequence[str], part: Sequence[str]) -> bool:
         return False
     # NUL never survives `words`, so a word can't match across a boundary.
     return f"\0{chr(0).join(part)}\0" in f"\0{chr(0).join(whole)}\0"
+
+
+class Phrases:
+    """Runs of words that are looked for inside longer ones."""
+
+    _BEGINNING = 4
+
+    def __init__(self, phrases: Iterable[Sequence[str]]) -> None:
+        self._by_beginning: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for phrase in map(tuple, phrases):
+            if phrase:
+                self._by_beginning.setdefault(phrase[: self._BEGINNING], []).append(phrase)
+        self._lengths = sorted({len(beginning) for beginning in self._by_beginning})
+
+    def inside(self, whole: Sequence[str]) -> tuple[str, ...] | None:
+        """Return the first phrase that stands in `whole` as consecutive words; None where there is none."""
+        text = tuple(whole)
+        for start in range(len(text)):
+            for length in self._lengths:
+                for phrase in self._by_beginning.get(text[start : start + length], ()):
+                    if text[start : start + len(phrase)] == phrase:
+                        return phrase
+        return None
 
 
 def ngrams(sequence: Sequence[str], n: int) -> set[tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from data_catalog.records import Completion, Item, Request, Verdict
 from flows.context import RunContext
@@ -94,7 +95,7 @@ class Curated:
 
 
 def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> list[Wanted]:
-    """Render every prompt of every recipe, in a fixed order; `supply` says which subjects get more samples."""
+    """Render the prompts of every recipe that this round of `supply` asks for, in a fixed order."""
     count_tokens = load_counter(ctx.config.student.model)
     wanted = []
     for place, spec in enumerate(ctx.config.generate.recipes):
@@ -106,7 +107,7 @@ def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> 
             count_tokens=count_tokens,
             context_tokens=ctx.config.generate.context_tokens,
             unknown_answer=ctx.config.student.answer_unknown,
-            samples_of=supply.of(place),
+            samples_of=partial(supply.wanted, place),
         )
         wanted += [Wanted(place, spec.recipe, request) for request in requests]
     return wanted
@@ -117,21 +118,23 @@ def generate_and_curate(
 ) -> tuple[Generated, Curated]:
     """Ask, parse and judge; and again for what fell short of its recipe's target, until nothing more can be asked.
 
-    Each round asks and parses what is new in it; the verdicts on all items are stored at the end.
+    Args:
+        ctx: the run.
+        ingested: the documents.
+        wanted: the requests of the first round.
+        supply: in its first round.
+        questions: of all suites.
 
     Raises:
         DataError: the judge let too many planted answers pass, or fewer items were accepted than
             `curate.minimum_items`.
     """
     generated, curation = Generated(), Curation(ctx, ingested, questions)
-    seen: set[str] = set()
     of_recipe: dict[int, list[Request]] = {}
     while True:
-        fresh = [entry for entry in wanted if entry.request.key not in seen]
-        seen.update(entry.request.key for entry in fresh)
-        for entry in fresh:
+        for entry in wanted:
             of_recipe.setdefault(entry.place, []).append(entry.request)
-        generated += generate(ctx, fresh)
+        generated += generate(ctx, wanted)
         curated = curation.judge(generated.items)
         if ctx.config.curate.judge is not None:
             demand_recall(curated.report.calibration, ctx.config.curate.judge.min_recall)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import DataError
-from data_catalog.text import words
+from data_catalog.text import Phrases, words
 from evaluation.suites import Suite
 
-RUN = 6
-"""Words by which a question inside a longer text is found; shorter questions count only where they are a whole turn."""
+MIN_WORDS = 6
+"""A shorter question counts only where it is a whole turn: it stands in many a text by chance."""
 SHOWN = 5
 
 
@@ -49,32 +49,19 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def leaks(rows: Iterable[tuple[int, Mapping[str, Any]]], suites: Sequence[Suite]) -> Iterator[tuple[int, str, str]]:
     """Yield (number of the row, suite, question) for rows that hold a question: as a user's turn, or inside a text."""
-    whole: dict[tuple[str, ...], tuple[str, str]] = {}
-    by_beginning: dict[tuple[str, ...], list[tuple[tuple[str, ...], tuple[str, str]]]] = {}
+    origin: dict[tuple[str, ...], tuple[str, str]] = {}
     for suite in suites:
         for sample in suite.samples:
-            asked = tuple(words(sample.question))
-            if asked:
-                whole.setdefault(asked, (suite.name, sample.question))
-            if len(asked) >= RUN:
-                by_beginning.setdefault(asked[:RUN], []).append((asked, (suite.name, sample.question)))
+            origin.setdefault(tuple(words(sample.question)), (suite.name, sample.question))
+    origin.pop((), None)
+    long_ones = Phrases(asked for asked in origin if len(asked) >= MIN_WORDS)
     for number, row in rows:
         for text in _texts(row):
             said = tuple(words(text))
-            hit = whole.get(said) or _inside(said, by_beginning)
-            if hit is not None:
-                yield number, *hit
+            asked = said if said in origin else long_ones.inside(said)
+            if asked is not None:
+                yield number, *origin[asked]
                 break
-
-
-def _inside(
-    said: tuple[str, ...], by_beginning: Mapping[tuple[str, ...], Sequence[tuple[tuple[str, ...], tuple[str, str]]]]
-) -> tuple[str, str] | None:
-    for start in range(len(said) - RUN + 1):
-        for asked, origin in by_beginning.get(said[start : start + RUN], ()):
-            if said[start : start + len(asked)] == asked:
-                return origin
-    return None
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from data_catalog.records import Item, Kind, Split, Verdict
-from data_catalog.text import contains_words, ngrams, words
+from data_catalog.text import Phrases, ngrams, words
 from generators.filters.base import failed, passed, question_of, text_of
 
 CHECK = "contamination@1"
@@ -26,7 +26,7 @@ class EvaluationQuestions:
         self._ngram = ngram
         self._whole = {tuple(asked) for asked in [*suites, *(words(question) for question in held_out)] if asked}
         self._runs = {run for asked in suites for run in ngrams(asked, ngram)}
-        self._longest_first = sorted({tuple(asked) for asked in suites if asked}, key=len, reverse=True)
+        self._phrases = Phrases(suites)
 
     def fault(self, question: str) -> str:
         """Return what a training question shares with an evaluation question, or an empty string."""
@@ -38,11 +38,7 @@ class EvaluationQuestions:
 
     def fault_of_text(self, text: str) -> str:
         """Return whether a text contains a whole evaluation question."""
-        found = words(text)
-        for question in self._longest_first:
-            if len(question) <= len(found) and contains_words(found, question):
-                return "contains an evaluation question"
-        return ""
+        return "contains an evaluation question" if self._phrases.inside(words(text)) else ""
 
 
 def check(item: Item, questions: EvaluationQuestions) -> Verdict:

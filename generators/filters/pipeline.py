@@ -137,6 +137,7 @@ class Curator:
         self._open: dict[str, tuple[Request, ...]] = {}
         """What was asked about an item: by the judge, by the round trip, of open questions."""
         self._answers: dict[str, Completion] = {}
+        self._planted: list[Planted] = []
 
     def curate(self, items: Sequence[Item]) -> CurateReport:
         """Return every verdict on the items, which stand in a fixed order: the first of two equal ones is kept."""
@@ -192,12 +193,12 @@ class Curator:
             self._open |= openness.unanswerable_requests(unknown, self._chunks, prompts.openness)
         first = [request for item in open_items for request in self._open[item.id]]
         judged = funnel.left(GroundedQA.name) if prompts.judge else []
-        planted: list[Planted] = []
         test: list[Request] = []
         if prompts.judge and spec.judge:
             self._judging |= judge.judge_requests(_without(judged, self._judging), self._chunk_of, prompts.judge)
-            planted = plant(judged, self._chunks, spec.judge.planted)
-            test = calibration_requests(planted, prompts.judge)
+            # Among the first items that are judged; more of them later are no reason to test again.
+            self._planted = self._planted or plant(judged, self._chunks, spec.judge.planted)
+            test = calibration_requests(self._planted, prompts.judge)
         judging = [self._judging[item.id] for item in judged if item.id in self._judging]
         # One call for all: the teacher is kept busy, and prompts with a chunk in common stand together.
         self._find_out([*judging, *test, *first])
@@ -209,7 +210,7 @@ class Curator:
             self._again |= round_trip.round_trip_requests(unknown, self._chunk_of, prompts.round_trip)
             self._find_out([self._again[item.id] for item in left if item.id in self._again])
             funnel.take(round_trip.round_trip_verdicts(left, self._again, self._answers, spec.abstention_phrases))
-        return calibrate(planted, test, self._answers) if planted else None
+        return calibrate(self._planted, test, self._answers) if self._planted else None
 
     def _find_out(self, requests: Sequence[Request]) -> None:
         """Ask the teacher what it has not said yet."""

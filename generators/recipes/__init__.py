@@ -33,7 +33,7 @@ def build_requests(
     context_tokens: int,
     unknown_answer: str = "I do not know.",
     base_dir: Path | None = None,
-    samples_of: Mapping[str, int] = MappingProxyType({}),
+    samples_of: Callable[[str], range] | None = None,
 ) -> list[Request]:
     """Render every prompt of a recipe, in an order that depends on nothing but the arguments.
 
@@ -46,7 +46,7 @@ def build_requests(
         context_tokens: the longest text of a whole document in a prompt.
         unknown_answer: what the student shall answer when it was never told.
         base_dir: the folder that template files are relative to.
-        samples_of: subject (`origin["subject"]`) to its number of samples, where that is not the recipe's.
+        samples_of: from a subject (`origin["subject"]`) to the indices of its samples; by default `spec.samples`.
 
     Raises:
         ConfigError: an unknown recipe or a template that can't be used.
@@ -63,7 +63,7 @@ def build_requests(
             source,
             model=teacher_fingerprint,
             unknown_answer=unknown_answer,
-            samples_of=samples_of,
+            samples_of=samples_of or (lambda subject: range(spec.samples)),
         )
     )
 

@@ -106,17 +106,17 @@ class Recipe(ABC):
         *,
         model: str,
         unknown_answer: str,
-        samples_of: Mapping[str, int],
+        samples_of: Callable[[str], range],
     ) -> Iterator[Request]:
-        """Yield one request per subject, template and sample.
+        """Yield one request per subject, template and sample that `samples_of` the subject names.
 
-        Samples differ by their index alone: a seed in the request stops some servers. `samples_of` says of a subject
-        how many it gets, where that is not `spec.samples`.
+        Samples differ by their index alone: a seed in the request stops some servers.
         """
         sampling = Sampling(temperature=spec.temperature, top_p=spec.top_p, max_tokens=spec.max_tokens)
         for ask in self.asks(source):
             subject = ask.subject
-            for template in templates:
+            samples = samples_of(subject)
+            for template in templates if samples else ():
                 prompt = template.render(**ask.variables)
                 origin = {
                     **ask.origin,
@@ -125,7 +125,7 @@ class Recipe(ABC):
                     "unknown_answer": unknown_answer,
                     "neutralised": prompt.neutralised,
                 }
-                for index in range(samples_of.get(subject, spec.samples)):
+                for index in samples:
                     yield Request(
                         model=model,
                         messages=prompt.messages,

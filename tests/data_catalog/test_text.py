@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_catalog.text import answer_words, contains_words, fold_space, ngrams, normalise_answer, token_f1, words
+from data_catalog.text import (
+    Phrases,
+    answer_words,
+    contains_words,
+    fold_space,
+    ngrams,
+    normalise_answer,
+    token_f1,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +93,25 @@ def test_token_f1_is_symmetric_and_bounded(one: str, other: str) -> None:
     score = token_f1(one, other)
     assert 0.0 <= score <= 1.0
     assert score == token_f1(other, one)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Tell me, how heavy is the Veltrano 40 today?", "how heavy is the veltrano 40"),
+        ("How heavy is the Veltrano?", None),
+        ("It is 重 what", "重"),
+        ("who", "who"),
+        ("whoever it was", None),
+        ("", None),
+    ],
+)
+def test_phrases_are_found_whole_and_nowhere_else(text: str, found: str | None) -> None:
+    phrases = Phrases(map(words, ["How heavy is the Veltrano 40?", "How heavy is the Brixal 40?", "Who?", "重", ""]))
+    inside = phrases.inside(words(text))
+    assert (" ".join(inside) if inside else None) == found
+
+
+def test_words_may_be_changed_by_who_asked_for_them() -> None:
+    words("a b").append("c")
+    assert words("a b") == ["a", "b"]
