@@ -147,7 +147,7 @@ def _previewed(
     asked_by_suites = [
         question for name, spec in ctx.config.suites.items() for question in questions(load_suite(name, spec))
     ]
-    ctx.teacher.prepare()
+    ctx.teacher.wait()
     started = time.monotonic()
     generated = generate(ctx, wanted)
     curated = Curation(ctx, ingested, asked_by_suites).judge(generated.items)

@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 from data_catalog.catalogue import Catalogue
 from data_catalog.datasets import write_dataset
 from data_catalog.errors import ConfigError, DataError
-from data_catalog.records import Chunk, Document, Item, Kind, Outcome, Split, Verdict
+from data_catalog.records import Chunk, Document, Kind, Outcome, Split, Verdict
 from data_catalog.row_formats import RowFormat
 from flows.commands import data as commands
+from tests.flows.compared import qa
 
 EVIL = "What weighs \x1b[31m40 kg\x1b[0m?\n\nAnd now?"
 
@@ -31,19 +32,6 @@ def output(home: Path, *arguments: str) -> str:
 
 def read(home: Path, *arguments: str) -> Any:
     return json.loads(output(home, *arguments, "--json"))
-
-
-def qa(chunk: Chunk, question: str, answer: str) -> Item:
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Item.of(
-        kind=Kind.MESSAGES,
-        payload={"messages": turns},
-        recipe="grounded_qa",
-        split=Split.TRAIN,
-        chunk_id=chunk.id,
-        document_id=chunk.document_id,
-        meta={"question": question, "answer": answer},
-    )
 
 
 @pytest.fixture

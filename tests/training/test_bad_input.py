@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_catalog.errors import TrainingError
-from tests.training.test_train import SPECS, run, spec_of
-from tests.training.tiny import messages, payloads, preference, train_job, weights
+from tests.training.test_train import run, spec_of
+from tests.training.tiny import STAGE_SPECS, messages, payloads, preference, train_job, weights
 from training.compatibility import PREFERENCE
 from training.conversation import in_order
 from training.specs import SftSpec
@@ -72,7 +72,7 @@ def test_a_conversation_out_of_order(base: Path, tmp_path: Path) -> None:
         run(train_job(tmp_path, base, spec_of("sft"), rows))
 
 
-@pytest.mark.parametrize("stage", sorted(SPECS))
+@pytest.mark.parametrize("stage", sorted(STAGE_SPECS))
 def test_a_dataset_without_rows(base: Path, tmp_path: Path, stage: str) -> None:
     with pytest.raises(TrainingError, match="the dataset is empty"):
         run(train_job(tmp_path, base, spec_of(stage), []))
@@ -87,7 +87,7 @@ def test_rows_without_any_target(base: Path, tmp_path: Path, loss_on: str) -> No
         run(train_job(tmp_path, base, spec, rows))
 
 
-@pytest.mark.parametrize("stage", sorted(SPECS))
+@pytest.mark.parametrize("stage", sorted(STAGE_SPECS))
 @pytest.mark.parametrize("rate", [-1e-4, 0, 1, math.nan, math.inf])
 def test_a_rate_that_is_none(stage: str, rate: float) -> None:
     with pytest.raises(ValidationError, match=r"greater than 0|less than 1|finite number"):
@@ -102,7 +102,7 @@ def test_other_numbers_that_are_none(field: str, value: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted(set(SPECS) - {"kto", "ppo"}))
+@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - {"kto", "ppo"}))
 def test_a_dataset_of_one_row_is_trained_on(base: Path, tmp_path: Path, stage: str) -> None:
     result = run(train_job(tmp_path, base, spec_of(stage, "lora", log_steps=1), payloads(stage, 1)))
     assert (result.steps, result.ledger.rows) == (4, 1)
@@ -115,7 +115,7 @@ def test_a_dataset_of_one_pair_gives_kto_no_mismatched_answer(base: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted(set(SPECS) - {"ppo"}))
+@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - {"ppo"}))
 def test_one_row_of_nan_is_enough_to_stop(base: Path, tmp_path: Path, stage: str) -> None:
     """One token of one row is broken. TRL's KTO takes the mean over the other rows, and would go on."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)

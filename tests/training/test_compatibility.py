@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.training.tiny import STAGE_SPECS
 from training.compatibility import ADAPTED_TYPE, PACKABLE, PREFERENCE, Combination, adapter_of, follows, refusal, table
 from training.method_specs import (
     AdapterSpec,
@@ -21,18 +22,8 @@ from training.method_specs import (
     PTuningV2Spec,
     QloraSpec,
 )
-from training.specs import DpoSpec, KtoSpec, OrpoSpec, PpoSpec, PretrainSpec, RewardSpec, SftSpec, SimpoSpec
+from training.specs import DpoSpec, PretrainSpec, SftSpec
 
-STAGES: dict[str, Any] = {
-    "pretrain": PretrainSpec,
-    "sft": SftSpec,
-    "dpo": DpoSpec,
-    "kto": KtoSpec,
-    "orpo": OrpoSpec,
-    "simpo": SimpoSpec,
-    "reward": RewardSpec,
-    "ppo": PpoSpec,
-}
 SOFT = (PromptTuningSpec, PrefixTuningSpec, PTuningSpec, PTuningV2Spec)
 WITH_A_CACHE = (PrefixTuningSpec, PTuningV2Spec)
 CELLS = list(table())
@@ -70,7 +61,7 @@ def test_a_configuration_says_what_the_table_says(refused: bool) -> None:
     for cell in CELLS:
         if (cell.refusal is not None) != refused:
             continue
-        stage = STAGES[cell.stage]
+        stage = STAGE_SPECS[cell.stage]
         if not refused:
             spec = stage.model_validate(settings_of(cell))
             assert spec.packs == cell.packing

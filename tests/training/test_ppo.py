@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from data_catalog.errors import Interrupted, TrainingError
-from tests.training.test_train import SPECS, StopAt, run
+from tests.training.test_train import StopAt, run
 from tests.training.test_train import spec_of as taught
-from tests.training.tiny import Lines, identical, payloads, train_job, weights
+from tests.training.tiny import STAGE_SPECS, Lines, identical, payloads, train_job, weights
 from training import ppo_math
 from training.actor_critic import ActorCritic, answer, look
 from training.ledger import LedgerBook
@@ -40,7 +40,7 @@ def source(base: Path) -> ModelSource:
 def spec_of(stage: str, method: str = "full", **settings: Any) -> Any:
     given = {"method": method, "learning_rate": RATES[method], "max_length": 128, "log_steps": 1, "warmup_share": 0}
     own = {"reward": {"epochs": 4}, "ppo": {"rollout": 8, "passes": 2, "max_new_tokens": 6}}[stage]
-    return SPECS[stage].model_validate({**given, **own, **settings})
+    return STAGE_SPECS[stage].model_validate({**given, **own, **settings})
 
 
 # --- The formulas -----------------------------------------------------------------------------------------------------

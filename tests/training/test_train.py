@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_catalog.errors import Interrupted, TrainingError
-from tests.training.tiny import Lines, build_model, identical, payloads, train_job, weights
+from tests.training.tiny import STAGE_SPECS, Lines, build_model, identical, payloads, train_job, weights
 from training.checkpoints import newest_verified
 from training.compatibility import PREFERENCE
 from training.ledger import LedgerBook
@@ -22,31 +22,12 @@ from training.packing import NO_LOSS
 from training.process import StopRequest
 from training.rows import Encoder, RawRow
 from training.specs import (
-    DpoSpec,
-    KtoSpec,
-    OrpoSpec,
-    PpoSpec,
-    PretrainSpec,
-    RewardSpec,
-    SftSpec,
-    SimpoSpec,
-    StageSpec,
     TrainJob,
     TrainResult,
 )
 from training.stages.pairs import PairCollator
 from training.train import STAGES, train
 
-SPECS: dict[str, type[StageSpec]] = {
-    "pretrain": PretrainSpec,
-    "sft": SftSpec,
-    "dpo": DpoSpec,
-    "kto": KtoSpec,
-    "orpo": OrpoSpec,
-    "simpo": SimpoSpec,
-    "reward": RewardSpec,
-    "ppo": PpoSpec,
-}
 OTHER_HEADS = {"reward", "ppo"}
 """Trained in test_ppo: one leaves no language model, the other needs what the first one leaves."""
 RATES = {"full": 2e-3, "lora": 1e-2, "qlora": 1e-2}
@@ -54,7 +35,7 @@ RATES = {"full": 2e-3, "lora": 1e-2, "qlora": 1e-2}
 
 
 def spec_of(stage: str, method: str = "full", **settings: Any) -> Any:
-    return SPECS[stage].model_validate(
+    return STAGE_SPECS[stage].model_validate(
         {
             "method": method,
             "learning_rate": RATES.get(method, 3e-2),
@@ -72,7 +53,7 @@ def run(job: TrainJob, **options: Any) -> TrainResult:
 
 
 def test_every_stage_of_the_specs_exists() -> None:
-    assert set(STAGES) == set(SPECS)
+    assert set(STAGES) == set(STAGE_SPECS)
 
 
 def badness(stage: str, path: Path) -> float:
@@ -104,7 +85,7 @@ def badness(stage: str, path: Path) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(RATES))
-@pytest.mark.parametrize("stage", sorted(SPECS.keys() - OTHER_HEADS))
+@pytest.mark.parametrize("stage", sorted(STAGE_SPECS.keys() - OTHER_HEADS))
 def test_trains_saves_and_reloads(base: Path, tmp_path: Path, stage: str, method: str) -> None:
     job = train_job(tmp_path, base, spec_of(stage, method), payloads(stage))
     lines = Lines()

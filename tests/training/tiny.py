@@ -15,7 +15,29 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.process import Progress
-from training.specs import StageSpec, TrainJob
+from training.specs import (
+    DpoSpec,
+    KtoSpec,
+    OrpoSpec,
+    PpoSpec,
+    PretrainSpec,
+    RewardSpec,
+    SftSpec,
+    SimpoSpec,
+    StageSpec,
+    TrainJob,
+)
+
+STAGE_SPECS: dict[str, type[StageSpec]] = {
+    "pretrain": PretrainSpec,
+    "sft": SftSpec,
+    "dpo": DpoSpec,
+    "kto": KtoSpec,
+    "orpo": OrpoSpec,
+    "simpo": SimpoSpec,
+    "reward": RewardSpec,
+    "ppo": PpoSpec,
+}
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
