@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from data_catalog.datasets import write_dataset
-from data_catalog.records import DatasetVersion, Item, Kind, Outcome
+from data_catalog.records import Chunk, DatasetVersion, Item, Kind, Outcome
 from evaluation.scorers.abstention import abstains
 from flows.config import StageConfig
 from flows.context import RunContext
 from flows.data_steps import Ingested, stage_items
 from flows.model_steps import StudentModel, ask_student
 from generators.engine import answer_all
-from generators.filters import judge
+from generators.filters import anchored, judge
 from generators.filters.base import CheckPrompt
 from generators.recipes import on_policy
 from generators.recipes.on_policy import Sampled
+from generators.specs import JudgeSpec
 
 ANSWER_TOKENS = 64
 
@@ -53,30 +54,48 @@ def preference_dataset(
 
 
 def _refused(ctx: RunContext, ingested: Ingested, wrong: Sequence[Sampled]) -> dict[str, bool]:
-    """Ask the judge about each wrong-looking answer to an answerable question: request key to whether it was refused.
+    """Say of each wrong-looking answer to an answerable question whether it is refused: request key to verdict.
 
-    An abstention needs no judge, and an answer that the judge could not decide on is left out as not refused.
+    An answer with a number or a name that its chunk doesn't have is refused for that; the judge is asked about the
+    others. An abstention needs neither, and an answer that the judge could not decide on is left out as not refused.
+    Where the configuration has no judge, every answer that differs from the verified one counts as refused.
     """
     if ctx.config.curate.judge is None:
         return {}
-    judged = [sample for sample in wrong if sample.question.answerable and not abstains(sample.completion.text)]
-    trials = {sample.request.key: _as_item(sample) for sample in judged}
+    chunks = {chunk.id: chunk for chunk in ingested.chunks}
+    doubted = [sample for sample in wrong if sample.question.answerable and not abstains(sample.completion.text)]
+    trials = {sample.request.key: _as_item(sample) for sample in doubted}
+    refused = {key: _names_what_is_not_there(item, chunks) for key, item in trials.items()}
+    return refused | _judged(
+        ctx, ctx.config.curate.judge, {key: item for key, item in trials.items() if not refused[key]}, chunks
+    )
+
+
+def _names_what_is_not_there(item: Item, chunks: Mapping[str, Chunk]) -> bool:
+    chunk = chunks.get(item.chunk_id) if item.chunk_id is not None else None
+    return anchored.check(item, chunk).outcome is Outcome.FAILED
+
+
+def _judged(
+    ctx: RunContext, spec: JudgeSpec, trials: Mapping[str, Item], chunks: Mapping[str, Chunk]
+) -> dict[str, bool]:
+    if not trials:
+        return {}
     prompt = CheckPrompt(
         "judge",
         judge.CHECK,
-        template=ctx.config.curate.judge.template,
+        template=spec.template,
         language=ctx.config.curate.language,
-        max_tokens=ctx.config.curate.judge.max_tokens,
+        max_tokens=spec.max_tokens,
         model=ctx.teacher.fingerprint,
         schema=judge.SCHEMA,
     )
-    chunks = {chunk.id: chunk for chunk in ingested.chunks}
     requests = judge.judge_requests(list(trials.values()), chunks, prompt)
     report = answer_all(list(requests.values()), ctx.teacher, ctx.catalogue, batch_size=ctx.config.generate.batch_size)
     verdicts = judge.judge_verdicts(list(trials.values()), requests, report.completions)
-    refused = {verdict.item_id for verdict in verdicts if verdict.outcome is Outcome.FAILED}
+    failed = {verdict.item_id for verdict in verdicts if verdict.outcome is Outcome.FAILED}
     ctx.teacher.rest()
-    return {key: item.id in refused for key, item in trials.items()}
+    return {key: item.id in failed for key, item in trials.items()}
 
 
 def _as_item(sample: Sampled) -> Item:
