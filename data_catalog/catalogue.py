@@ -247,6 +247,7 @@ class Catalogue:
             return
         table = rows.table(rows.ITEMS, map(rows.item_row, distinct.values()))
         with self.store.writing() as con:
+            _bulk(con, queries.ADD_ITEM_REQUESTS, table)
             _bulk(con, queries.UPSERT_ITEMS, table, {"now": self.clock()})
 
     def items(

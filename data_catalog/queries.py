@@ -124,6 +124,11 @@ TAKE_OVER_EXCLUSIONS = "INSERT INTO exclusions BY NAME SELECT * FROM incoming ON
 
 # Items and verdicts ---------------------------------------------------------------------------------------------------
 
+ADD_ITEM_REQUESTS = """
+INSERT INTO item_requests BY NAME
+SELECT DISTINCT unnest(request_keys) AS request_key, id AS item_id FROM incoming ANTI JOIN items USING (id)
+"""
+"""Before UPSERT_ITEMS, as it tells new items by what `items` lacks."""
 UPSERT_ITEMS = """
 INSERT INTO items BY NAME
 SELECT incoming.*, $now AS added_at FROM incoming LEFT JOIN items ON items.id = incoming.id
@@ -421,14 +426,13 @@ FIND_NODES = {
 } | {"path": "SELECT DISTINCT path FROM documents WHERE path = $text"}
 """The things of one kind that $text is the id, or the beginning of the id, of; six at most, an exact one first."""
 
-_PARSED = "(SELECT unnest(request_keys) AS request_key, id FROM items{only})"
 _EDGES = (
     ("path", "document", "documents", "path", "id"),
     ("document", "chunk", "chunks", "document_id", "id"),
     ("chunk", "request", "requests", "chunk_id", "key"),
     ("document", "request", "(FROM requests WHERE chunk_id IS NULL)", "document_id", "key"),
     ("item", "request", "requests", "item_id", "key"),
-    ("request", "item", _PARSED, "request_key", "id"),
+    ("request", "item", "item_requests", "request_key", "item_id"),
     ("chunk", "item", "items", "chunk_id", "id"),
     ("document", "item", "(FROM items WHERE chunk_id IS NULL)", "document_id", "id"),
     ("item", "dataset", "dataset_items", "item_id", "dataset_id"),
@@ -444,13 +448,22 @@ SEMI JOIN wanted ON wanted.id = edges.{from_column}
 WHERE edges.{to_column} IS NOT NULL ORDER BY ALL
 """
 CHILDREN = tuple(
-    (above, below, _STEP.format(table=table.format(only=""), from_column=parents, to_column=children))
+    (above, below, _STEP.format(table=table, from_column=parents, to_column=children))
     for above, below, table, parents, children in _EDGES
 )
 """(kind, kind of its children, statement that finds them for `wanted`)."""
-_ONLY_WANTED = " SEMI JOIN wanted ON wanted.id = items.id"
+_REQUESTS_OF_ITEMS = """(
+    SELECT unnest(request_keys) AS request_key, id AS item_id FROM items SEMI JOIN wanted ON wanted.id = items.id
+)"""
+"""`item_requests` has an index for the other direction only; here the primary key of `items` finds the rows."""
 PARENTS = tuple(
-    (below, above, _STEP.format(table=table.format(only=_ONLY_WANTED), from_column=children, to_column=parents))
+    (
+        below,
+        above,
+        _STEP.format(
+            table=_REQUESTS_OF_ITEMS if table == "item_requests" else table, from_column=children, to_column=parents
+        ),
+    )
     for above, below, table, parents, children in _EDGES
 )
 """(kind, kind of its parents, statement that finds them for `wanted`)."""

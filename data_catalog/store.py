@@ -41,6 +41,8 @@ _SETTINGS = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
+    # A join with more ids than this scans the table though it has an index; up to 2,048 rows an index may find.
+    "dynamic_or_filter_threshold": "2000",
     "lock_configuration": "true",
 }
 _RETRY_SECONDS = (0.005, 0.1)
