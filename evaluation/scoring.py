@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from data_catalog.evaluation_records import SampleScore
-from data_catalog.records import Completion, Outcome
+from data_catalog.records import Completion, Outcome, Request
 from evaluation import scorers
-from evaluation.scorers import SampleScoreParts
+from evaluation.samples import Sample
+from evaluation.scorers import Answer, SampleScoreParts, Scorer
 from evaluation.statistics import Interval, mean, wilson
-from evaluation.suites import Suite, requests_by_sample
+from evaluation.suites import Suite, per_template, requests_by_sample
 
 
 class SuiteScore(NamedTuple):
@@ -41,21 +42,30 @@ def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, 
         completions: by request key; others than the suite's are ignored.
     """
     scores = []
+    scorer = suite.spec.scorer
     for sample, group in zip(suite.samples, requests_by_sample(suite, model_fingerprint), strict=True):
-        first = completions.get(group[0].key)
-        parts = [scorers.score(sample, completions.get(request.key), suite.spec.scorer) for request in group]
-        outcome, value = _average(parts)
+        answers = [_answer(sample, part, completions, scorer) for part in per_template(suite, group)]
+        outcome, value = _average([scorers.score_answer(sample, answer, scorer) for answer in answers])
+        first = answers[0]
         scores.append(
             SampleScore(
                 sample_id=sample.id,
                 question=sample.question,
                 answers=sample.answers,
-                completion=first.text if first is not None else "",
+                completion=scorer.shown(sample, first) if first is not None else "",
                 outcome=outcome,
                 score=value,
             )
         )
     return tuple(scores)
+
+
+def _answer(
+    sample: Sample, group: Sequence[Request], completions: Mapping[str, Completion], scorer: Scorer
+) -> Answer | None:
+    """Return what the model answered in one template; None where anything of it is missing."""
+    given = [completions[request.key] for request in group if request.key in completions]
+    return scorers.answer_of(given, scorer, sample) if len(given) == len(group) else None
 
 
 def _average(parts: Sequence[SampleScoreParts]) -> SampleScoreParts:

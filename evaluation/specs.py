@@ -54,6 +54,11 @@ class SuiteSpec(Spec):
             raise ValueError("`shots` and `shots_from` go together")
         return self
 
+    @property
+    def prompted(self) -> bool:
+        """Whether anything is put round a question."""
+        return bool(self.system is not None or self.templates or self.shots)
+
 
 class Against(StrEnum):
     """What a candidate is compared with. LIMIT compares its score with a fixed number."""

@@ -1,6 +1,7 @@
 """Suites: evaluation samples read from JSONL, and the requests that put them to a model.
 
-A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`. Nothing here generates text.
+A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`; for the perplexity of a plain
+text `{"text"}`. Nothing here generates text.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from data_catalog.records import Message, Record, Request, Sampling
 from data_catalog.text import fold
 from evaluation.samples import Sample
 from evaluation.scorers import ExactMatch, Scorer
+from evaluation.scorers.parts import LikelihoodScorer
 from evaluation.specs import QUESTION, SuiteSpec
 
 PURPOSE = "evaluate"
-FIELDS = frozenset({"id", "question", "messages", "answers", "document", "kind"})
+FIELDS = frozenset({"id", "question", "messages", "text", "answers", "document", "kind"})
 ERRORS_SHOWN = 10
 ROW_FORM = '{"question": "...", "answers": ["..."]}, one JSON object a line; `messages` may stand for `question`'
 
@@ -68,6 +70,12 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
     """
     spec.scorer.prepare()
     samples = _read_samples(name, spec.path, spec.scorer, limit=spec.limit)
+    if spec.prompted and any(sample.plain for sample in samples):
+        raise DataError(
+            f"suite `{name}` has rows of plain `text`, which no prompt stands before",
+            valid="such a suite without `system`, `templates` and `shots`",
+            next_step=f"take them out of `suites.{name}`, or make the rows `question` and `answers`",
+        )
     shots = _draw_shots(name, spec, samples)
     return Suite(name=name, spec=spec, samples=samples, shots=shots, digest=_suite_digest(spec, samples, shots))
 
@@ -133,21 +141,39 @@ def requests(suite: Suite, model_fingerprint: str) -> list[Request]:
 
 
 def requests_by_sample(suite: Suite, model_fingerprint: str) -> list[tuple[Request, ...]]:
-    """Return for each sample, in the suite's order, one greedy request per prompt template, for this model."""
-    sampling = Sampling(temperature=0.0, max_tokens=suite.spec.max_tokens)
+    """Return for each sample, in the suite's order, what this model is asked, one prompt template after the other.
+
+    That is one greedy request per template, or one of likelihood for each continuation that the scorer names.
+    """
     return [
         tuple(
             Request(
                 model=model_fingerprint,
-                messages=_prompt(sample, suite, template),
+                messages=messages,
                 sampling=sampling,
                 purpose=PURPOSE,
                 origin={"suite": suite.name, "sample_id": sample.id},
             )
             for template in suite.templates
+            for messages, sampling in _asked(sample, suite, template)
         )
         for sample in suite.samples
     ]
+
+
+def per_template(suite: Suite, group: Sequence[Request]) -> list[Sequence[Request]]:
+    """Cut what `requests_by_sample` asks about one sample into one part per template."""
+    size = len(group) // len(suite.templates)
+    return [group[start : start + size] for start in range(0, len(group), size)]
+
+
+def _asked(sample: Sample, suite: Suite, template: str) -> Iterator[tuple[tuple[Message, ...], Sampling]]:
+    prompt = () if sample.plain else _prompt(sample, suite, template)
+    continuations = suite.spec.scorer.continuations(sample)
+    if not continuations:
+        yield prompt, Sampling(temperature=0.0, max_tokens=suite.spec.max_tokens)
+    for text in continuations:
+        yield (*prompt, Message(role="assistant", content=text)), Sampling(temperature=0.0, max_tokens=0)
 
 
 def questions(suite: Suite) -> list[str]:
@@ -220,7 +246,7 @@ def _row(text: str) -> Mapping[str, Any]:
 
 
 def _sample(row: Mapping[str, Any], scorer: Scorer) -> Sample:
-    messages = _messages(row)
+    messages = _plain_text(row, scorer) if "text" in row else _messages(row)
     answers = _answers(row)
     meta = {key: value for key, value in row.items() if key not in FIELDS}
     try:
@@ -239,6 +265,17 @@ def _sample(row: Mapping[str, Any], scorer: Scorer) -> Sample:
     if refusal := scorer.refusal(sample):
         raise _BadRow(f"{refusal}; the row has {_names(row)}")
     return sample
+
+
+def _plain_text(row: Mapping[str, Any], scorer: Scorer) -> tuple[Message, ...]:
+    text = row["text"]
+    if not (isinstance(scorer, LikelihoodScorer) and scorer.plain_text):
+        raise _BadRow("`text` is for `scorer: perplexity`; give `question` or `messages`")
+    if "question" in row or "messages" in row:
+        raise _BadRow(f"give one of `question`, `messages` and `text`, got the fields {_names(row)}")
+    if not isinstance(text, str) or not text.strip():
+        raise _BadRow(f"`text` must be a text that is not empty, got {text!r:.80}")
+    return (Message(role="assistant", content=text),)
 
 
 def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
