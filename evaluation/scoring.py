@@ -10,6 +10,7 @@ from data_catalog.records import Completion, Outcome, Request
 from evaluation import scorers
 from evaluation.samples import Sample
 from evaluation.scorers import Answer, SampleScoreParts, Scorer
+from evaluation.scorers.parts import Judged
 from evaluation.statistics import Interval, mean, wilson
 from evaluation.suites import Suite, per_template, requests_by_sample
 
@@ -29,7 +30,12 @@ class SuiteScore(NamedTuple):
         return self.n - self.scored
 
 
-def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, Completion]) -> tuple[SampleScore, ...]:
+def score_suite(
+    suite: Suite,
+    model_fingerprint: str,
+    completions: Mapping[str, Completion],
+    judged: Mapping[str, Judged] | None = None,
+) -> tuple[SampleScore, ...]:
     """Score what the model of this fingerprint answered, in the suite's order.
 
     A sample that is asked in several templates has the mean of their scores, and shows the answer to the first. A
@@ -40,11 +46,12 @@ def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, 
         suite: what was asked.
         model_fingerprint: who was asked; it is part of the request keys.
         completions: by request key; others than the suite's are ignored.
+        judged: what the judge said of each of them, by the same key, where the scorer asks one.
     """
     scores = []
     scorer = suite.spec.scorer
     for sample, group in zip(suite.samples, requests_by_sample(suite, model_fingerprint), strict=True):
-        answers = [_answer(sample, part, completions, scorer) for part in per_template(suite, group)]
+        answers = [_answer(sample, part, completions, scorer, judged or {}) for part in per_template(suite, group)]
         outcome, value = _average([scorers.score_answer(sample, answer, scorer) for answer in answers])
         first = answers[0]
         scores.append(
@@ -61,11 +68,17 @@ def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, 
 
 
 def _answer(
-    sample: Sample, group: Sequence[Request], completions: Mapping[str, Completion], scorer: Scorer
+    sample: Sample,
+    group: Sequence[Request],
+    completions: Mapping[str, Completion],
+    scorer: Scorer,
+    judged: Mapping[str, Judged],
 ) -> Answer | None:
     """Return what the model answered in one template; None where anything of it is missing."""
     given = [completions[request.key] for request in group if request.key in completions]
-    return scorers.answer_of(given, scorer, sample) if len(given) == len(group) else None
+    if len(given) < len(group):
+        return None
+    return scorers.answer_of(given, scorer, sample)._replace(judged=judged.get(group[0].key))
 
 
 def _average(parts: Sequence[SampleScoreParts]) -> SampleScoreParts:
@@ -76,13 +89,18 @@ def _average(parts: Sequence[SampleScoreParts]) -> SampleScoreParts:
     return SampleScoreParts(Outcome.PASSED if value >= 1 else Outcome.FAILED, value)
 
 
-def score_templates(suite: Suite, model_fingerprint: str, completions: Mapping[str, Completion]) -> list[SuiteScore]:
+def score_templates(
+    suite: Suite,
+    model_fingerprint: str,
+    completions: Mapping[str, Completion],
+    judged: Mapping[str, Judged] | None = None,
+) -> list[SuiteScore]:
     """Return what the model scores in each of the suite's prompt templates alone: how much the wording matters."""
     alone = [
         suite.model_copy(update={"spec": suite.spec.model_copy(update={"templates": (template,)})})
         for template in suite.templates
     ]
-    return [summarise(score_suite(part, model_fingerprint, completions)) for part in alone]
+    return [summarise(score_suite(part, model_fingerprint, completions, judged)) for part in alone]
 
 
 def summarise(scores: Sequence[SampleScore]) -> SuiteScore:

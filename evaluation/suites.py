@@ -87,7 +87,7 @@ def _read_samples(
     samples: list[Sample] = []
     errors: list[str] = []
     lines_of: dict[str, int] = {}
-    for number, text in _lines(name, path, field):
+    for number, text in read_lines(name, path, field):
         if limit is not None and len(samples) >= limit:
             break
         try:
@@ -197,7 +197,8 @@ def _worded(sample: Sample, template: str) -> list[Message]:
 
 def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sample]) -> str:
     # Where the files lie is not what they say: a moved suite keeps its digest.
-    rules = spec.model_dump(mode="json", exclude={"path", "limit", "label", "shots_from"})
+    elsewhere = {"path": True, "limit": True, "label": True, "shots_from": True, "scorer": {"human"}}
+    rules = spec.model_dump(mode="json", exclude=elsewhere)
     asked = [
         {
             "id": sample.id,
@@ -211,7 +212,7 @@ def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sa
     return digest({"rules": rules, "samples": asked, "shots": examples})
 
 
-def _lines(name: str, path: Path, field: str) -> Iterator[tuple[int, str]]:
+def read_lines(name: str, path: Path, field: str) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) of the non-empty lines."""
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -93,6 +93,8 @@ class Config(Spec):
     """Where the catalogue, datasets, models and reports are kept."""
     documents: DocumentsSpec
     teacher: TeacherSpec
+    judges: dict[str, TeacherSpec] = Field(default_factory=dict)
+    """Further models that judge answers, by the name that a suite's `scorer: {name: rubric, judge: ...}` gives them."""
     student: StudentSpec
     generate: GenerateSpec = GenerateSpec()
     curate: CurateSpec = CurateSpec()

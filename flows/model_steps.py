@@ -16,6 +16,8 @@ from data_catalog.records import Completion, DatasetVersion, ModelVersion, Reque
 from data_catalog.registry import Registry, candidate_id
 from evaluation import suites as evaluation_suites
 from evaluation.gates import GateDecision, Labels, decide
+from evaluation.scorers.judged import JudgeScorer
+from evaluation.scorers.parts import Judged
 from evaluation.scoring import score_suite, score_templates, summarise
 from evaluation.specs import Against
 from evaluation.suites import Suite
@@ -23,6 +25,7 @@ from flows import workers
 from flows.config import StageConfig
 from flows.context import RunContext
 from flows.fingerprints import model_fingerprint
+from flows.judging import judge_answers
 from training.specs import TrainJob, TrainResult
 
 SuiteScores = Mapping[str, Sequence[SampleScore]]
@@ -168,21 +171,26 @@ def evaluate(ctx: RunContext, suites: Sequence[Suite], model: StudentModel) -> d
     ctx.reporter.step_started(step, f"{len(requests):,} questions")
     known = len(ctx.catalogue.answered([request.key for request in requests]))
     answers = ask_student(ctx, step, model, requests)
+    judged: dict[str, Judged] = {}
+    for suite in suites:
+        if isinstance(suite.spec.scorer, JudgeScorer):
+            judged |= judge_answers(ctx, suite, model.fingerprint, base_model(ctx).fingerprint, answers)
     scores: dict[str, Sequence[SampleScore]] = {}
     for suite in suites:
-        scores[suite.name] = score_suite(suite, model.fingerprint, answers)
+        scores[suite.name] = score_suite(suite, model.fingerprint, answers, judged)
         ctx.catalogue.put_scores(model.fingerprint, suite.name, scores[suite.name])
-    spreads = {suite.name: _spread(suite, model.fingerprint, answers) for suite in suites}
+    spreads = {suite.name: _spread(suite, model.fingerprint, answers, judged) for suite in suites}
     line = ", ".join(f"{name} {percent(found)}{spreads[name]}" for name, found in scores.items())
     ctx.reporter.step_done(step, line, cached=known == len(requests))
     return scores
 
 
-def _spread(suite: Suite, fingerprint: str, answers: Mapping[str, Completion]) -> str:
+def _spread(suite: Suite, fingerprint: str, answers: Mapping[str, Completion], judged: Mapping[str, Judged]) -> str:
     """Return ` (12.0 to 15.1 % in 3 templates)` where a suite is asked in several wordings."""
     if len(suite.templates) < 2:
         return ""
-    found = [total.score for total in score_templates(suite, fingerprint, answers) if total.score is not None]
+    totals = score_templates(suite, fingerprint, answers, judged)
+    found = [total.score for total in totals if total.score is not None]
     if not found:
         return ""
     return f" ({100 * min(found):.1f} to {100 * max(found):.1f} % in {len(suite.templates)} templates)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from flows import data_steps, generation, model_steps
 from flows.config import Config, StageConfig
 from flows.context import RunContext
 from flows.fingerprints import model_fingerprint
+from flows.judging import introduce_judges
 from flows.leaks import check_replay
 from flows.model_card import write_card
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
@@ -78,12 +79,17 @@ class RefreshSummary:
 def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunContext]:
     """Hold the project's run lock, open its catalogue, and end teacher and workers whatever happens."""
     catalogue = Catalogue(config.home)
-    with (
-        catalogue.run_lock(command),
-        LazyTeacher(config.teacher, home=config.home, reporter=reporter) as teacher,
-        WorkerHost(config.home) as host,
-    ):
-        yield RunContext(config=config, catalogue=catalogue, teacher=teacher, reporter=reporter, host=host)
+    with ExitStack() as stack:
+        stack.enter_context(catalogue.run_lock(command))
+        teacher, *others = (
+            stack.enter_context(LazyTeacher(spec, home=config.home, reporter=reporter))
+            for spec in (config.teacher, *config.judges.values())
+        )
+        host = stack.enter_context(WorkerHost(config.home))
+        judges = dict(zip(config.judges, others, strict=True))
+        yield RunContext(
+            config=config, catalogue=catalogue, teacher=teacher, reporter=reporter, host=host, judges=judges
+        )
 
 
 def run(config: Config, reporter: Reporter) -> RunSummary:
@@ -154,6 +160,7 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:
+        introduce_judges(ctx, state.suites)
         state.base_scores = model_steps.evaluate(ctx, state.suites, state.base)
     asked = [question for suite in state.suites for question in questions(suite)]
     state.generated, state.curated = generation.generate_and_curate(ctx, state.ingested, wanted, supply, asked)

@@ -20,10 +20,12 @@ from evaluation.scorers.json_schema import JsonSchema
 from evaluation.scorers.length import Length
 from evaluation.scorers.multiple_choice import MultipleChoice
 from evaluation.scorers.numeric import Numeric
+from evaluation.scorers.pairwise import Pairwise
 from evaluation.scorers.parts import Answer, SampleScoreParts, Scorer
 from evaluation.scorers.perplexity import Perplexity
 from evaluation.scorers.regex import Regex
 from evaluation.scorers.rouge_l import RougeL
+from evaluation.scorers.rubric import Rubric
 from evaluation.scorers.stop import Stop
 from evaluation.scorers.token_f1 import TokenF1
 
@@ -52,7 +54,9 @@ ScorerSpec = Annotated[
         | Stop
         | MultipleChoice
         | Classification
-        | Perplexity,
+        | Perplexity
+        | Rubric
+        | Pairwise,
         Field(discriminator="name"),
     ],
     BeforeValidator(_scorer_by_name),

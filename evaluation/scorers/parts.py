@@ -11,6 +11,15 @@ from data_catalog.text import normalise_answer
 from evaluation.samples import Sample
 
 
+class Judged(NamedTuple):
+    """What a judge was told and said about one answer."""
+
+    replies: tuple[Mapping[str, str] | None, ...]
+    """One per question; None: no reply came, or none that could be read."""
+    opponent: str = ""
+    """The answer that it was held against, where there is one."""
+
+
 class Answer(NamedTuple):
     """What a model answered, as far as a scorer may look at it."""
 
@@ -19,6 +28,8 @@ class Answer(NamedTuple):
     """`stop` is a whole answer; `length` met the token limit."""
     likelihoods: tuple[Likelihood, ...] = ()
     """Of the scorer's `continuations`, in their order; the text is then empty."""
+    judged: Judged | None = None
+    """What a judge said of the text, where the scorer asks one."""
 
 
 class SampleScoreParts(NamedTuple):
