@@ -19,7 +19,7 @@ from evaluation.scorers.pairwise import FIRST, SECOND, TIE, Pairwise, verdict
 from evaluation.scorers.parts import Judged
 from evaluation.scorers.rubric import Rubric
 from evaluation.statistics import mean
-from evaluation.suites import read_lines
+from evaluation.suite_rows import read_lines
 
 ERRORS_SHOWN = 10
 

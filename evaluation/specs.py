@@ -42,6 +42,9 @@ class SuiteSpec(Spec):
     """Longest answer in tokens."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many rows; null takes all."""
+    budget: int | None = Field(default=None, ge=2)
+    """Rows up to which a gate that is INCONCLUSIVE on `limit` samples may ask more. The samples are then drawn by lot,
+    the same ones each time, and the gate's error is spread over its looks."""
 
     @model_validator(mode="after")
     def _prompt_is_whole(self) -> Self:
@@ -52,6 +55,8 @@ class SuiteSpec(Spec):
             raise ValueError("the same template stands twice under `templates`")
         if (self.shots > 0) != (self.shots_from is not None):
             raise ValueError("`shots` and `shots_from` go together")
+        if self.budget is not None and (self.limit is None or self.limit >= self.budget):
+            raise ValueError(f"`budget` needs a smaller `limit`, at which the gate looks first, got {self.limit}")
         return self
 
     @property
@@ -96,6 +101,17 @@ class Correction(StrEnum):
 
     HOLM = "holm"
     NONE = "none"
+
+
+class Spending(StrEnum):
+    """How a gate that may look several times spreads the error that it is allowed over its looks.
+
+    OBRIEN_FLEMING: little at first, most at the last look, which decides almost as it would alone. POCOCK: nearly as
+    much at each, which settles clear cases earlier.
+    """
+
+    OBRIEN_FLEMING = "obrien_fleming"
+    POCOCK = "pocock"
 
 
 class GateRule(Spec):

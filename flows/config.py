@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
-from evaluation.specs import Correction, GateRule, SuiteSpec
+from evaluation.specs import Correction, GateRule, Spending, SuiteSpec
 from generators.specs import CurateSpec, DocumentsSpec, GenerateSpec, TeacherSpec
 from training.specs import TrainSpec
 
@@ -65,6 +65,11 @@ class StageConfig(Spec):
     data: StageDataSpec = StageDataSpec()
     gate: tuple[GateRule, ...] = ()
     gate_correction: Correction = Correction.HOLM
+    gate_looks: int = Field(default=3, ge=2, le=10)
+    """How often the gate looks, at most, where a suite that it names has a `budget`: first at `limit` samples, last at
+    `budget`."""
+    gate_spending: Spending = Spending.OBRIEN_FLEMING
+    """How the error that the rules allow is spread over those looks."""
 
 
 class ScheduleSpec(Spec):

@@ -15,11 +15,10 @@ from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
 from data_catalog.registry import Registry, candidate_id
 from evaluation import suites as evaluation_suites
-from evaluation.gates import GateDecision, Labels, decide
+from evaluation.gates import GateDecision
 from evaluation.scorers.judged import JudgeScorer
 from evaluation.scorers.parts import Judged
 from evaluation.scoring import score_suite, score_templates, summarise
-from evaluation.specs import Against
 from evaluation.suites import Suite
 from flows import workers
 from flows.config import StageConfig
@@ -202,28 +201,14 @@ def percent(scores: Sequence[SampleScore]) -> str:
     return "unscored" if score is None else f"{100 * score:.1f} %"
 
 
-def gate(
-    ctx: RunContext,
-    stage: StageConfig,
-    candidate: tuple[StudentModel, SuiteScores],
-    baselines: Mapping[Against, tuple[str, SuiteScores]],
-    run: StepRun,
-    labels: Labels,
-) -> tuple[GateRecord, GateDecision]:
-    """Decide a stage's gate on paired statistics and store the decision; a rule's slice chooses by `labels`."""
-    model, scores = candidate
-    ctx.reporter.step_started(f"gate:{stage.name}")
-    decision = decide(
-        stage.gate,
-        scores,
-        {against: found for against, (_, found) in baselines.items()},
-        labels=labels,
-        correction=stage.gate_correction,
-    )
+def record_decision(
+    ctx: RunContext, stage: StageConfig, model: StudentModel, base: StudentModel, decision: GateDecision, run: StepRun
+) -> GateRecord:
+    """Store what a stage's gate decided about a model, and tell it."""
     comparisons = [comparison.model_dump(mode="json") for comparison in decision.comparisons]
     record = GateRecord.of(
         candidate=candidate_id(model.path),
-        baseline=baselines[Against.BASE][0],
+        baseline=base.fingerprint,
         stage_name=stage.name,
         outcome=decision.outcome.name,
         comparisons=comparisons,
@@ -234,7 +219,7 @@ def gate(
     ctx.reporter.step_done(f"gate:{stage.name}", decision.outcome.name)
     for comparison in decision.comparisons:
         ctx.reporter.note(comparison.reason)
-    return record, decision
+    return record
 
 
 def register(ctx: RunContext, stages: Sequence[TrainedStage], config_digest: str) -> ModelVersion:

@@ -26,6 +26,7 @@ from flows import data_steps, generation, model_steps
 from flows.config import Config, StageConfig
 from flows.context import RunContext
 from flows.fingerprints import model_fingerprint
+from flows.gating import Scored, gate_stage
 from flows.judging import introduce_judges
 from flows.leaks import check_replay
 from flows.model_card import write_card
@@ -149,7 +150,7 @@ def config_digest(config: Config) -> str:
 def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) -> None:
     state.ingested = data_steps.ingest(ctx)
     state.suites = [load_suite(name, spec) for name, spec in ctx.config.suites.items()]
-    labels = labels_of({suite.name: suite.samples for suite in state.suites})
+    labels = labels_of({suite.name: suite.all_samples for suite in state.suites})
     for stage in ctx.config.stages:
         check_slices(stage.gate, labels)
     if ctx.config.replay is not None:
@@ -191,33 +192,35 @@ def _add_held_out(ctx: RunContext, state: RunState) -> None:
 def _train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
     """Train, evaluate and gate each stage in turn; return the stage whose gate said FAIL, if one did."""
     assert state.base is not None, "_make_data sets the base"
-    baselines = {Against.BASE: (state.base.fingerprint, state.base_scores)} | _production(ctx, state)
-    model, scores = state.base, state.base_scores
+    rivals = {Against.BASE: Scored(state.base, state.base_scores)} | _production(ctx, state)
+    newest = rivals[Against.BASE]
     judge: StudentModel | None = None
     for stage in ctx.config.stages:
         if stage.train.stage == "ppo" and judge is None:
             ctx.reporter.note(f"stage {stage.name} is left out: no reward model was trained before it")
             continue
-        dataset = _dataset(ctx, state, stage, model)
+        dataset = _dataset(ctx, state, stage, newest.model)
         if dataset is None:
             continue
         if stage.train.stage == "reward":
             # It answers nothing, so it is not evaluated, and the next stage starts from where this one did.
-            _, judge = model_steps.train(ctx, stage, model, dataset)
+            _, judge = model_steps.train(ctx, stage, newest.model, dataset)
             continue
-        run_, trained = model_steps.train(ctx, stage, model, dataset, judge if stage.train.stage == "ppo" else None)
-        trained_scores = model_steps.evaluate(ctx, state.suites, trained)
+        rewards = judge if stage.train.stage == "ppo" else None
+        run_, trained = model_steps.train(ctx, stage, newest.model, dataset, rewards)
+        candidate = Scored(trained, model_steps.evaluate(ctx, state.suites, trained))
         record, decision = None, None
         if stage.gate:
-            rivals = {**baselines, Against.PREVIOUS: (model.fingerprint, scores)}
-            labels = labels_of({suite.name: suite.samples for suite in state.suites})
-            record, decision = model_steps.gate(ctx, stage, (trained, trained_scores), rivals, run_, labels)
+            gated = gate_stage(ctx, stage, candidate, {**rivals, Against.PREVIOUS: newest}, run_, state.suites)
+            record, decision, candidate = gated.record, gated.decision, gated.candidate
+            rivals = {against: gated.rivals[against] for against in rivals}
+            state.base_scores = rivals[Against.BASE].scores
         result = TrainResult.model_validate(run_.result["train"])
-        done = TrainedStage(stage, trained, dataset, run_, result, trained_scores, record, decision)
+        done = TrainedStage(stage, trained, dataset, run_, result, candidate.scores, record, decision)
         state.stages.append(done)
         if decision is not None and decision.outcome is GateOutcome.FAIL:
             return done
-        model, scores = trained, trained_scores
+        newest = candidate
     if not state.stages:
         raise DataError("every stage was left out, so there is no new model", next_step="add a stage of kind sft")
     return None
@@ -235,7 +238,7 @@ def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: Studen
     return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
 
 
-def _production(ctx: RunContext, state: RunState) -> dict[Against, tuple[str, SuiteScores]]:
+def _production(ctx: RunContext, state: RunState) -> dict[Against, Scored]:
     """Score what is in production now, where a gate compares with it and there is something."""
     wanted = any(rule.against is Against.PRODUCTION for stage in ctx.config.stages for rule in stage.gate)
     version = Registry(ctx.catalogue).stages().get(Stage.PRODUCTION) if wanted else None
@@ -243,7 +246,7 @@ def _production(ctx: RunContext, state: RunState) -> dict[Against, tuple[str, Su
         return {}
     path = ctx.home / version.path
     model = StudentModel("production", path, model_fingerprint(path, home=ctx.home))
-    return {Against.PRODUCTION: (model.fingerprint, model_steps.evaluate(ctx, state.suites, model))}
+    return {Against.PRODUCTION: Scored(model, model_steps.evaluate(ctx, state.suites, model))}
 
 
 def _summarise(ctx: RunContext, state: RunState, failed: TrainedStage | None) -> RunSummary:
