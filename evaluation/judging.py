@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from data_catalog.errors import DataError
@@ -22,6 +23,8 @@ from evaluation.statistics import mean
 from evaluation.suite_rows import read_lines
 
 ERRORS_SHOWN = 10
+EQUAL = 1e-9
+"""Scores that differ by less are the same."""
 
 
 class PairwiseBias(NamedTuple):
@@ -217,12 +220,11 @@ def agreement(said: Sequence[float], judged: Sequence[float | None], scorer: Jud
 def _kappa(pairs: Sequence[tuple[float, float]], *, nominal: bool) -> float | None:
     if not pairs:
         return None
-    table = np.asarray(pairs)
+    said, judged = (np.asarray(scores, dtype=np.float64) for scores in zip(*pairs, strict=True))
 
-    def distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return np.abs(one - other) > 1e-9 if nominal else (one - other) ** 2
+    def distances(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+        gaps = np.abs(one - other)
+        return np.where(gaps > EQUAL, 1.0, 0.0) if nominal else gaps**2
 
-    by_chance = mean(distance(table[:, :1], table[None, :, 1]).astype(np.float64).ravel())
-    if by_chance == 0:
-        return None
-    return 1 - mean(distance(table[:, 0], table[:, 1]).astype(np.float64)) / by_chance
+    by_chance = mean(distances(said[:, None], judged[None, :]).ravel())
+    return None if by_chance == 0 else 1 - mean(distances(said, judged)) / by_chance

@@ -85,3 +85,13 @@ def _share(alpha: float, seen: Sequence[float], look: int, spending: Spending) -
     before = spent(alpha, seen[look - 1], spending) if look else 0.0
     # Above what a float can tell from 1, a confidence would be no confidence.
     return max(spent(alpha, seen[look], spending) - before, 1e-12)
+
+
+def shared_among(rules: Sequence[GateRule], chances: int) -> tuple[GateRule, ...]:
+    """Return the rules with the error that each has when a gate is given so many chances to be passed.
+
+    Formula: 1 - confidence, divided by the number of chances (Bonferroni).
+    """
+    if chances == 1:
+        return tuple(rules)
+    return tuple(rule.model_copy(update={"confidence": 1 - (1 - rule.confidence) / chances}) for rule in rules)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from data_catalog.errors import DataError
 from data_catalog.identity import digest
@@ -186,7 +187,14 @@ def _worded(sample: Sample, template: str) -> list[Message]:
 
 def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sample]) -> str:
     # Where the files lie is not what they say: a moved suite keeps its digest.
-    elsewhere = {"path": True, "limit": True, "budget": True, "label": True, "shots_from": True, "scorer": {"human"}}
+    elsewhere: Any = {
+        "path": True,
+        "limit": True,
+        "budget": True,
+        "label": True,
+        "shots_from": True,
+        "scorer": {"human"},
+    }
     rules = spec.model_dump(mode="json", exclude=elsewhere)
     asked = [
         {

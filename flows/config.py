@@ -107,5 +107,8 @@ class Config(Spec):
     """JSONL of general rows that keep the student's other skills."""
     suites: dict[str, SuiteSpec] = Field(default_factory=dict)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
+    improve: int = Field(default=0, ge=0, le=10)
+    """Rounds, at most, in which what a gate failed is asked of the teacher again and the stages are trained anew; the
+    error that the gates' rules allow is shared by all of them."""
     promotion: PromotionSpec = PromotionSpec()
     schedule: ScheduleSpec = ScheduleSpec()

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from data_catalog.errors import ConfigError
 from data_catalog.records import Spec
 from evaluation.gates import labels_of, sliced_ids
+from evaluation.sequential import shared_among
 from evaluation.simulation import Looks, Rates, World, simulate
 from evaluation.specs import Correction, GateRule, Spending
 from evaluation.suites import load_suite
@@ -141,7 +142,7 @@ def _of_config(config: Config, stage: str | None) -> GateSimulationSpec:
                 place for place, sample in enumerate(suites[rule.suite].all_samples) if sample.id in ids
             )
     return GateSimulationSpec(
-        rules=chosen.gate,
+        rules=shared_among(chosen.gate, config.improve + 1),
         samples={name: len(suite.samples) for name, suite in suites.items()},
         budget={name: len(suite.all_samples) for name, suite in suites.items() if suite.reserve},
         looks=chosen.gate_looks,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from data_catalog.evaluation_records import GateRecord, SampleScore
 from data_catalog.records import StepRun
 from evaluation.gates import GateDecision, GateOutcome, decide, labels_of
-from evaluation.sequential import fractions, plan_looks, rules_at_look
+from evaluation.sequential import fractions, plan_looks, rules_at_look, shared_among
 from evaluation.specs import Against
 from evaluation.suites import Suite
 from flows import model_steps
@@ -54,6 +54,8 @@ def gate_stage(
         suites: as they were asked; what may be added is their reserve.
     """
     named = {rule.suite for rule in stage.gate}
+    # Each round of `improve` is one more chance to pass by luck.
+    rules = shared_among(stage.gate, ctx.config.improve + 1)
     growing = [suite for suite in suites if suite.name in named and suite.reserve]
     plan = plan_looks(
         {suite.name: len(suite.samples) for suite in growing},
@@ -69,7 +71,7 @@ def gate_stage(
         for against in sorted({rule.against for rule in stage.gate if rule.against in rivals}):
             rivals = {**rivals, against: _scored(ctx, rivals[against], grown)}
         decision = decide(
-            rules_at_look(stage.gate, seen, look, stage.gate_spending),
+            rules_at_look(rules, seen, look, stage.gate_spending),
             candidate.scores,
             {against: rival.scores for against, rival in rivals.items()},
             labels=labels,

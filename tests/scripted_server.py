@@ -312,8 +312,8 @@ class ScriptedTeacher:
                 return json.dumps({"reason": "As it is.", "points": given["scale"] if right else "1"})
             case "pairwise":
                 wanted = normalise_answer(given["reference"])
-                right = [name for name in ("first", "second") if normalise_answer(given[name]) == wanted]
-                return json.dumps({"reason": "As it is.", "better": right[0] if len(right) == 1 else "tie"})
+                same = [name for name in ("first", "second") if normalise_answer(given[name]) == wanted]
+                return json.dumps({"reason": "As it is.", "better": same[0] if len(same) == 1 else "tie"})
             case "paraphrase":
                 return f"{'据记载，' if _is_chinese(given['sentence']) else 'On record: '}{given['sentence']}"
             case _:

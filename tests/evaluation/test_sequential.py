@@ -81,7 +81,7 @@ def test_a_better_model_is_promoted_with_fewer_samples_than_the_budget_has() -> 
 
 def test_slices_grow_with_their_suite() -> None:
     sliced = rule(slice={"kind": "number"})
-    options = {"slices": {0: range(0, 500, 2)}, "scenarios": [BETTER], "trials": 300}
+    options: dict[str, Any] = {"slices": {0: range(0, 500, 2)}, "scenarios": [BETTER], "trials": 300}
     grown = simulate([sliced], {"gold": 100}, looks=Looks({"gold": 500}), **options)[0]
     assert (
         grown.promoted > simulate([sliced], {"gold": 100}, **{**options, "slices": {0: range(0, 100, 2)}})[0].promoted

@@ -29,7 +29,7 @@ def likely(logprob: float, tokens: int = 1, end: float = 0.0) -> Likelihood:
     return Likelihood(logprob=logprob, tokens=tokens, end_logprob=end)
 
 
-def weighed(scorer: Scorer, asked: Sample, *found: Likelihood) -> tuple[float | None, str]:
+def weighed(scorer: Scorer, asked: Sample, *found: Likelihood) -> tuple[Any, str]:
     scorer.prepare()
     assert not scorer.refusal(asked)
     answer = Answer("", likelihoods=found)
@@ -150,7 +150,7 @@ def test_a_suite_asks_the_likelihood_of_each_choice_in_each_template(tmp_path: P
 
 
 def test_plain_text_stands_alone(tmp_path: Path) -> None:
-    rows = [{"text": "The rotor is red."}, {"question": "Colour?", "answers": ["red"]}]
+    rows: list[dict[str, Any]] = [{"text": "The rotor is red."}, {"question": "Colour?", "answers": ["red"]}]
     suite = suite_of(tmp_path, rows, scorer="perplexity")
     (plain,), (asked,) = requests_by_sample(suite, "model-1")
     assert [turn.role for turn in plain.messages] == ["assistant"]
