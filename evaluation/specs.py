@@ -6,10 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_catalog.records import Spec
 from evaluation.scorers import ExactMatch, ScorerSpec
+from evaluation.shipped import shipped_path
 
 QUESTION = "{question}"
 """Where a prompt template has the question."""
@@ -22,7 +23,8 @@ class SuiteSpec(Spec):
     """
 
     path: Path
-    """The JSONL file."""
+    """The JSONL file, or `shipped:red_team`: requests that should be declined, and harmless ones that look like them;
+    for `scorer: refusal`."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
     scorer: ScorerSpec = ExactMatch()
@@ -45,6 +47,12 @@ class SuiteSpec(Spec):
     budget: int | None = Field(default=None, ge=2)
     """Rows up to which a gate that is INCONCLUSIVE on `limit` samples may ask more. The samples are then drawn by lot,
     the same ones each time, and the gate's error is spread over its looks."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_shipped_where_it_says_so(cls, path: Path) -> Path:
+        shipped_path(path)
+        return path
 
     @model_validator(mode="after")
     def _prompt_is_whole(self) -> Self:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation.scorers import Scorer
 from evaluation.scorers.judged import JudgeScorer
+from evaluation.shipped import shipped_path
 from flows.config import Config
 from generators.specs import TeacherSpec
 
@@ -55,7 +56,7 @@ def absolute(config: Config, base: Path) -> Config:
             "suites": {
                 name: suite.model_copy(
                     update={
-                        "path": path(suite.path),
+                        "path": shipped_path(suite.path) or path(suite.path),
                         "shots_from": path(suite.shots_from) if suite.shots_from is not None else None,
                         "scorer": scorer(suite.scorer),
                     }

@@ -23,6 +23,7 @@ from evaluation.scorers.numeric import Numeric
 from evaluation.scorers.pairwise import Pairwise
 from evaluation.scorers.parts import Answer, SampleScoreParts, Scorer
 from evaluation.scorers.perplexity import Perplexity
+from evaluation.scorers.refusal import Refusal
 from evaluation.scorers.regex import Regex
 from evaluation.scorers.rouge_l import RougeL
 from evaluation.scorers.rubric import Rubric
@@ -49,6 +50,7 @@ ScorerSpec = Annotated[
         | Chrf
         | Groundedness
         | Abstention
+        | Refusal
         | JsonSchema
         | Length
         | Stop
