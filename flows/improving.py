@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from data_catalog.records import Request, Split
 from evaluation.gates import Comparison, GateDecision, GateOutcome, labels_of, sliced_ids
+from evaluation.scorers.abstention import Abstention
 from evaluation.specs import GateRule, Requirement
 from flows import generation
 from flows.context import RunContext
@@ -153,18 +154,25 @@ def find_target(ctx: RunContext, state: RunState) -> Target:
     """Diagnose the suites whose rules the first unsettled gate did not pass, and find what states their answers."""
     assert state.ingested is not None, "the data is made before"
     train = {chunk.id: chunk.document_id for chunk in state.ingested.chunks if chunk.split is Split.TRAIN}
-    failures = [failure for found in _diagnoses(ctx, state) for failure in found.failures]
-    chunks = {failure.chunk_id for failure in failures if failure.score.answers and failure.chunk_id in train}
-    unknown = {failure.document_id for failure in failures if not failure.score.answers} & set(train.values())
-    reached = sum(
-        failure.chunk_id in chunks if failure.score.answers else failure.document_id in unknown for failure in failures
-    )
+    # Elsewhere, no answer to compare with says nothing of what the documents hold.
+    abstaining = {suite.name for suite in state.suites if isinstance(suite.spec.scorer, Abstention)}
+    chunks, unknown = set[str](), set[str]()
+    failures = reached = 0
+    for found in _diagnoses(ctx, state):
+        for failure in found.failures:
+            failures += 1
+            if failure.chunk_id in train:
+                chunks.add(failure.chunk_id)
+                reached += 1
+            elif not failure.score.answers and found.suite in abstaining and failure.document_id in train.values():
+                unknown.add(failure.document_id)
+                reached += 1
     return Target(
-        failures=len(failures),
+        failures=failures,
         chunks=frozenset(chunks),
         unknown=frozenset(unknown),
         documents=len({train[chunk] for chunk in chunks} | unknown),
-        elsewhere=len(failures) - reached,
+        elsewhere=failures - reached,
     )
 
 

@@ -18,6 +18,7 @@ from data_catalog.evaluation_records import SampleScore
 from data_catalog.records import Outcome, RunStatus, Split, StepRun
 from data_catalog.text import words
 from evaluation.gates import GateOutcome, decide
+from evaluation.scorers.abstention import Abstention
 from evaluation.specs import Against, GateRule
 from flows import data_steps, pipeline
 from flows.config_file import load_config
@@ -164,6 +165,15 @@ def test_what_is_in_no_document_can_not_be_asked_about(tmp_path: Path) -> None:
         strange = [one.model_copy(update={"answers": ("Nobody Known",)}) for one in trained.scores["gold"]]
         trained.scores["gold"][:] = strange  # type: ignore[index]
         assert find_target(ctx, state).elsewhere == 2
+        trained.scores["gold"][:] = [one.model_copy(update={"answers": ()}) for one in strange]  # type: ignore[index]
+        assert find_target(ctx, state).elsewhere == 2
+        (suite,) = state.suites
+        state.suites = [suite.model_copy(update={"spec": suite.spec.model_copy(update={"scorer": Abstention()})})]
+        target = find_target(ctx, state)
+        assert (len(target.unknown), target.documents, target.elsewhere) == (2, 2, 0)
+        unknown = [entry.request for entry in state.generated.wanted if target.covers(entry.request)]
+        assert {request.origin["recipe"] for request in unknown} == {"unanswerable"}
+        trained.scores["gold"][:] = strange  # type: ignore[index]
         assert improve(ctx, state, failed, train=training) is failed
         assert [entry.number for entry in state.rounds] == [0]
         assert any("no chunk that is trained on states the answer" in note for note in state.times.notes)
