@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_catalog.identity import digest, make_id
 
@@ -118,11 +118,11 @@ class Message(Record):
 
 
 class Sampling(Record):
-    """How a completion is drawn. A temperature of 0 is greedy."""
+    """How a completion is drawn. A temperature of 0 is greedy; `max_tokens` of 0 generates nothing (`Likelihood`)."""
 
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=256, ge=1)
+    max_tokens: int = Field(default=256, ge=0)
 
 
 class Request(Record):
@@ -130,6 +130,9 @@ class Request(Record):
 
     `key` hashes what the model sees (messages, model fingerprint, sampling, schema, sample index), nothing else: the
     same question to the same model is the same request, whichever recipe asks it.
+
+    With `max_tokens` of 0 nothing is generated: the answer is how likely the model finds the last turn, the
+    assistant's, behind the turns before it (`Likelihood`). Where there are none it is plain text, outside any chat.
     """
 
     model: str
@@ -143,6 +146,17 @@ class Request(Record):
     """Template name and version, such as `grounded_qa/direct.v1.en`, and its digest after `#`."""
     origin: Mapping[str, Any] = Field(default_factory=dict)
     """Where the prompt's data come from: chunk_id, document_id, focus, item_id ..."""
+
+    @model_validator(mode="after")
+    def _likelihood_has_a_continuation(self) -> Self:
+        if self.of_likelihood and (not self.messages or self.messages[-1].role != "assistant"):
+            raise ValueError("a request with `max_tokens` of 0 ends with the assistant's turn whose likelihood it asks")
+        return self
+
+    @property
+    def of_likelihood(self) -> bool:
+        """Whether it asks how likely its last turn is, rather than for an answer."""
+        return self.sampling.max_tokens == 0
 
     @cached_property
     def key(self) -> str:
@@ -169,6 +183,22 @@ class Completion(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+
+
+class Likelihood(Record):
+    """How likely a model finds a continuation; kept as the JSON text of the completion of such a request."""
+
+    logprob: float
+    """Natural logarithm of the continuation's probability: the sum over its tokens."""
+    tokens: int
+    """How many tokens the continuation has."""
+    end_logprob: float = 0.0
+    """Of ending the answer right behind it, with any of the model's end tokens; 0 for plain text."""
+
+    @classmethod
+    def of(cls, completion: Completion) -> Self:
+        """Read what a completion keeps."""
+        return cls.model_validate_json(completion.text)
 
 
 class FailureKind(StrEnum):

@@ -26,8 +26,15 @@ class Sample(Record):
 
     @property
     def question(self) -> str:
-        """What is asked: the text of the last user turn."""
-        return next(message.content for message in reversed(self.messages) if message.role == "user")
+        """What is asked: the text of the last user turn; of plain text, all of it."""
+        return next(
+            (turn.content for turn in reversed(self.messages) if turn.role == "user"), self.messages[-1].content
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a text outside any chat, of which only the likelihood can be asked."""
+        return all(turn.role != "user" for turn in self.messages)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from data_catalog.evaluation_records import SampleScore
-from data_catalog.records import Completion, Outcome
+from data_catalog.records import Completion, Outcome, Request
 from evaluation import scorers
-from evaluation.scorers import SampleScoreParts
+from evaluation.samples import Sample
+from evaluation.scorers import Answer, SampleScoreParts, Scorer
+from evaluation.scorers.parts import Judged
 from evaluation.statistics import Interval, mean, wilson
-from evaluation.suites import Suite, requests_by_sample
+from evaluation.suites import Suite, per_template, requests_by_sample
 
 
 class SuiteScore(NamedTuple):
@@ -28,7 +30,12 @@ class SuiteScore(NamedTuple):
         return self.n - self.scored
 
 
-def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, Completion]) -> tuple[SampleScore, ...]:
+def score_suite(
+    suite: Suite,
+    model_fingerprint: str,
+    completions: Mapping[str, Completion],
+    judged: Mapping[str, Judged] | None = None,
+) -> tuple[SampleScore, ...]:
     """Score what the model of this fingerprint answered, in the suite's order.
 
     A sample that is asked in several templates has the mean of their scores, and shows the answer to the first. A
@@ -39,23 +46,39 @@ def score_suite(suite: Suite, model_fingerprint: str, completions: Mapping[str, 
         suite: what was asked.
         model_fingerprint: who was asked; it is part of the request keys.
         completions: by request key; others than the suite's are ignored.
+        judged: what the judge said of each of them, by the same key, where the scorer asks one.
     """
     scores = []
+    scorer = suite.spec.scorer
     for sample, group in zip(suite.samples, requests_by_sample(suite, model_fingerprint), strict=True):
-        first = completions.get(group[0].key)
-        parts = [scorers.score(sample, completions.get(request.key), suite.spec.scorer) for request in group]
-        outcome, value = _average(parts)
+        answers = [_answer(sample, part, completions, scorer, judged or {}) for part in per_template(suite, group)]
+        outcome, value = _average([scorers.score_answer(sample, answer, scorer) for answer in answers])
+        first = answers[0]
         scores.append(
             SampleScore(
                 sample_id=sample.id,
                 question=sample.question,
                 answers=sample.answers,
-                completion=first.text if first is not None else "",
+                completion=scorer.shown(sample, first) if first is not None else "",
                 outcome=outcome,
                 score=value,
             )
         )
     return tuple(scores)
+
+
+def _answer(
+    sample: Sample,
+    group: Sequence[Request],
+    completions: Mapping[str, Completion],
+    scorer: Scorer,
+    judged: Mapping[str, Judged],
+) -> Answer | None:
+    """Return what the model answered in one template; None where anything of it is missing."""
+    given = [completions[request.key] for request in group if request.key in completions]
+    if len(given) < len(group):
+        return None
+    return scorers.answer_of(given, scorer, sample)._replace(judged=judged.get(group[0].key))
 
 
 def _average(parts: Sequence[SampleScoreParts]) -> SampleScoreParts:
@@ -66,13 +89,18 @@ def _average(parts: Sequence[SampleScoreParts]) -> SampleScoreParts:
     return SampleScoreParts(Outcome.PASSED if value >= 1 else Outcome.FAILED, value)
 
 
-def score_templates(suite: Suite, model_fingerprint: str, completions: Mapping[str, Completion]) -> list[SuiteScore]:
+def score_templates(
+    suite: Suite,
+    model_fingerprint: str,
+    completions: Mapping[str, Completion],
+    judged: Mapping[str, Judged] | None = None,
+) -> list[SuiteScore]:
     """Return what the model scores in each of the suite's prompt templates alone: how much the wording matters."""
     alone = [
         suite.model_copy(update={"spec": suite.spec.model_copy(update={"templates": (template,)})})
         for template in suite.templates
     ]
-    return [summarise(score_suite(part, model_fingerprint, completions)) for part in alone]
+    return [summarise(score_suite(part, model_fingerprint, completions, judged)) for part in alone]
 
 
 def summarise(scores: Sequence[SampleScore]) -> SuiteScore:

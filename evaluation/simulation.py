@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from data_catalog.errors import DataError
 from data_catalog.records import Record
 from evaluation.evidence import Evidence, GateOutcome, conclude, weigh_pairs, weigh_scores, worst
-from evaluation.specs import Correction, GateRule, Requirement
+from evaluation.sequential import Sizes, fractions, plan_looks, rules_at_look
+from evaluation.specs import Correction, GateRule, Requirement, Spending
 from evaluation.statistics import Interval, wilson
 
 BLOCK = 4_000_000
@@ -59,6 +61,19 @@ class Rates(Record):
     """One-sided Wilson bounds at 95 % each: how far the number of trials lets the share be known."""
     failed: float
     inconclusive: float
+    samples: float
+    """Samples seen when the gate was settled, of all suites together; the mean over the trials."""
+
+
+class Looks(NamedTuple):
+    """How often a gate looks, and how its error is spread. `budget` is by suite; without one, a suite does not grow."""
+
+    budget: Mapping[str, int] = MappingProxyType({})
+    most: int = 3
+    spending: Spending = Spending.OBRIEN_FLEMING
+
+
+ONE_LOOK = Looks()
 
 
 class Cells(NamedTuple):
@@ -103,6 +118,7 @@ def simulate(
     scenarios: Sequence[Scenario] = SCENARIOS,
     world: World = USUAL_WORLD,
     correction: Correction = Correction.HOLM,
+    looks: Looks = ONE_LOOK,
     trials: int = 1000,
     seed: int = 0,
 ) -> list[Rates]:
@@ -118,6 +134,7 @@ def simulate(
         scenarios: the candidates; one differs from its baseline by the same in every suite.
         world: what is assumed of the baseline.
         correction: how the rules are judged together.
+        looks: how often a gate that is INCONCLUSIVE may look at more samples.
         trials: gates decided per candidate.
         seed: of the draws; the bootstrap's own seed stays that of a run.
 
@@ -134,23 +151,36 @@ def simulate(
                 valid="sizes of " + (", ".join(f"`{name}`" for name in samples) or "no suite") + " are",
                 next_step="give the number of samples of every suite that the gate names",
             )
-    judge = _Judge([rules[index] for index in kept], correction)
+    chosen = [rules[index] for index in kept]
+    plan = plan_looks(samples, {name: looks.budget.get(name, size) for name, size in samples.items()}, looks.most)
+    seen = fractions(plan)
+    judges = [_Judge(rules_at_look(chosen, seen, look, looks.spending), correction) for look in range(len(seen))]
     columns = [None if slices is None or index not in slices else np.array(slices[index]) for index in kept]
     found = []
     for number, scenario in enumerate(scenarios):
         rng = np.random.default_rng([seed, number])
         chances = cells(world.baseline_score, scenario.difference, world.correlation)
         outcomes = [
-            judge.decide(counts)
-            for block in _blocks(trials, max(samples.values()))
-            for counts in _counts(judge.rules, columns, samples, chances, block, rng)
+            _look_until_settled(judges, counts)
+            for block in _blocks(trials, max(plan[-1].values()))
+            for counts in _counts(chosen, columns, plan, chances, block, rng)
         ]
-        found.append(_rates(scenario, outcomes))
+        sizes = [sum(sizes.values()) for sizes in plan]
+        found.append(_rates(scenario, outcomes, sizes))
     return found
 
 
 Counts = tuple[int, int, int, int]
 """Pairs of each kind, in the order of `Cells`."""
+
+
+def _look_until_settled(judges: Sequence[_Judge], counts: Sequence[tuple[Counts, ...]]) -> tuple[GateOutcome, int]:
+    """Return the outcome of one trial and the look that settled it, or the last one."""
+    for look, (judge, seen) in enumerate(zip(judges, counts, strict=True)):
+        outcome = judge.decide(seen)
+        if outcome is not GateOutcome.INCONCLUSIVE:
+            return outcome, look
+    return outcome, len(judges) - 1
 
 
 class _Judge:
@@ -192,27 +222,37 @@ def _blocks(trials: int, samples: int) -> Iterator[int]:
 def _counts(
     rules: Sequence[GateRule],
     columns: Sequence[NDArray[np.int64] | None],
-    samples: Mapping[str, int],
+    plan: Sequence[Sizes],
     chances: Cells,
     trials: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[Counts, ...]]:
-    """Yield each trial's counts by rule. Only a slice needs single answers; whole suites are drawn as counts."""
+) -> Iterator[list[tuple[Counts, ...]]]:
+    """Yield, for each trial, the counts by look and rule; each look has the answers of those before.
+
+    Only a slice needs single answers; whole suites are drawn as counts.
+    """
     drawn: dict[str, NDArray[np.int8]] = {}
-    whole: dict[str, NDArray[np.int64]] = {}
+    whole: dict[str, list[NDArray[np.int64]]] = {}
     for name in dict.fromkeys(rule.suite for rule in rules):
-        size = samples[name]
+        sizes = [look[name] for look in plan]
         if any(rule.suite == name and taken is not None for rule, taken in zip(rules, columns, strict=True)):
-            drawn[name] = rng.choice(4, size=(trials, size), p=chances).astype(np.int8)
-            whole[name] = _tally(drawn[name])
+            drawn[name] = rng.choice(4, size=(trials, sizes[-1]), p=chances).astype(np.int8)
+            whole[name] = [_tally(drawn[name][:, :size]) for size in sizes]
         else:
-            whole[name] = rng.multinomial(size, chances, size=trials)
-    by_rule = [
-        whole[rule.suite] if taken is None else _tally(drawn[rule.suite][:, taken])
-        for rule, taken in zip(rules, columns, strict=True)
+            added = np.diff([0, *sizes])
+            whole[name] = list(np.cumsum([rng.multinomial(size, chances, size=trials) for size in added], axis=0))
+    tables = [
+        [
+            whole[rule.suite][look] if taken is None else _tally(drawn[rule.suite][:, taken[taken < sizes[rule.suite]]])
+            for rule, taken in zip(rules, columns, strict=True)
+        ]
+        for look, sizes in enumerate(plan)
     ]
     for trial in range(trials):
-        yield tuple((int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in (table[trial] for table in by_rule))
+        yield [
+            tuple((int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in (table[trial] for table in by_rule))
+            for by_rule in tables
+        ]
 
 
 def _tally(drawn: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -220,18 +260,19 @@ def _tally(drawn: NDArray[np.int8]) -> NDArray[np.int64]:
     return np.stack([np.count_nonzero(drawn == kind, axis=1) for kind in range(4)], axis=1).astype(np.int64)
 
 
-def _rates(scenario: Scenario, outcomes: Sequence[GateOutcome]) -> Rates:
+def _rates(scenario: Scenario, settled: Sequence[tuple[GateOutcome, int]], sizes: Sequence[int]) -> Rates:
     def share(outcome: GateOutcome) -> float:
-        return sum(found is outcome for found in outcomes) / len(outcomes)
+        return sum(found is outcome for found, _ in settled) / len(settled)
 
     promoted = share(GateOutcome.PASS)
-    bounds: Interval = wilson(promoted, len(outcomes))
+    bounds: Interval = wilson(promoted, len(settled))
     return Rates(
         scenario=scenario.name,
         difference=scenario.difference,
-        trials=len(outcomes),
+        trials=len(settled),
         promoted=promoted,
         promoted_between=(bounds.lower, bounds.upper),
         failed=share(GateOutcome.FAIL),
         inconclusive=share(GateOutcome.INCONCLUSIVE),
+        samples=sum(sizes[look] for _, look in settled) / len(settled),
     )

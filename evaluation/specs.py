@@ -6,10 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_catalog.records import Spec
 from evaluation.scorers import ExactMatch, ScorerSpec
+from evaluation.shipped import shipped_path
 
 QUESTION = "{question}"
 """Where a prompt template has the question."""
@@ -22,7 +23,8 @@ class SuiteSpec(Spec):
     """
 
     path: Path
-    """The JSONL file."""
+    """The JSONL file, or `shipped:red_team`: requests that should be declined, and harmless ones that look like them;
+    for `scorer: refusal`."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
     scorer: ScorerSpec = ExactMatch()
@@ -42,6 +44,15 @@ class SuiteSpec(Spec):
     """Longest answer in tokens."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many rows; null takes all."""
+    budget: int | None = Field(default=None, ge=2)
+    """Rows up to which a gate that is INCONCLUSIVE on `limit` samples may ask more. The samples are then drawn by lot,
+    the same ones each time, and the gate's error is spread over its looks."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_shipped_where_it_says_so(cls, path: Path) -> Path:
+        shipped_path(path)
+        return path
 
     @model_validator(mode="after")
     def _prompt_is_whole(self) -> Self:
@@ -52,7 +63,14 @@ class SuiteSpec(Spec):
             raise ValueError("the same template stands twice under `templates`")
         if (self.shots > 0) != (self.shots_from is not None):
             raise ValueError("`shots` and `shots_from` go together")
+        if self.budget is not None and (self.limit is None or self.limit >= self.budget):
+            raise ValueError(f"`budget` needs a smaller `limit`, at which the gate looks first, got {self.limit}")
         return self
+
+    @property
+    def prompted(self) -> bool:
+        """Whether anything is put round a question."""
+        return bool(self.system is not None or self.templates or self.shots)
 
 
 class Against(StrEnum):
@@ -91,6 +109,17 @@ class Correction(StrEnum):
 
     HOLM = "holm"
     NONE = "none"
+
+
+class Spending(StrEnum):
+    """How a gate that may look several times spreads the error that it is allowed over its looks.
+
+    OBRIEN_FLEMING: little at first, most at the last look, which decides almost as it would alone. POCOCK: nearly as
+    much at each, which settles clear cases earlier.
+    """
+
+    OBRIEN_FLEMING = "obrien_fleming"
+    POCOCK = "pocock"
 
 
 class GateRule(Spec):

@@ -1,30 +1,25 @@
 """Suites: evaluation samples read from JSONL, and the requests that put them to a model.
 
-A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`. Nothing here generates text.
+A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`; for the perplexity of a plain
+text `{"text"}`. Nothing here generates text.
 """
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import ValidationError
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from data_catalog.errors import DataError
-from data_catalog.identity import digest, make_id
+from data_catalog.identity import digest
 from data_catalog.records import Message, Record, Request, Sampling
 from data_catalog.text import fold
 from evaluation.samples import Sample
-from evaluation.scorers import ExactMatch, Scorer
+from evaluation.scorers import ExactMatch
 from evaluation.specs import QUESTION, SuiteSpec
+from evaluation.suite_rows import read_samples
 
 PURPOSE = "evaluate"
-FIELDS = frozenset({"id", "question", "messages", "answers", "document", "kind"})
-ERRORS_SHOWN = 10
-ROW_FORM = '{"question": "...", "answers": ["..."]}, one JSON object a line; `messages` may stand for `question`'
 
 
 class Suite(Record):
@@ -35,23 +30,31 @@ class Suite(Record):
     samples: tuple[Sample, ...]
     shots: tuple[Sample, ...] = ()
     """Answered examples that stand before each question."""
+    reserve: tuple[Sample, ...] = ()
+    """What a gate may ask beside `samples`, within the suite's `budget`."""
     digest: str
+
+    @property
+    def all_samples(self) -> tuple[Sample, ...]:
+        """The samples and the reserve: all that may ever be asked, and must never be trained on."""
+        return (*self.samples, *self.reserve)
+
+    def grown(self, size: int) -> Suite:
+        """Return the suite with its first `size` samples, reserve included."""
+        every = self.all_samples
+        return Suite(
+            name=self.name,
+            spec=self.spec,
+            samples=every[:size],
+            shots=self.shots,
+            reserve=every[size:],
+            digest=_suite_digest(self.spec, every[:size], self.shots),
+        )
 
     @property
     def templates(self) -> tuple[str, ...]:
         """The wordings in which each sample is asked."""
         return self.spec.templates or (QUESTION,)
-
-
-class _Line(NamedTuple):
-    """A row and where it stands."""
-
-    number: int
-    row: Mapping[str, Any]
-
-
-class _BadRow(Exception):
-    """Why one row can't be used; gathered into one DataError."""
 
 
 def load_suite(name: str, spec: SuiteSpec) -> Suite:
@@ -67,43 +70,38 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
         ConfigError: a parameter of the scorer is wrong.
     """
     spec.scorer.prepare()
-    samples = _read_samples(name, spec.path, spec.scorer, limit=spec.limit)
-    shots = _draw_shots(name, spec, samples)
-    return Suite(name=name, spec=spec, samples=samples, shots=shots, digest=_suite_digest(spec, samples, shots))
+    samples, reserve = _drawn(read_samples(name, spec.path, spec.scorer, limit=_read_limit(spec)), spec)
+    if spec.prompted and any(sample.plain for sample in (*samples, *reserve)):
+        raise DataError(
+            f"suite `{name}` has rows of plain `text`, which no prompt stands before",
+            valid="such a suite without `system`, `templates` and `shots`",
+            next_step=f"take them out of `suites.{name}`, or make the rows `question` and `answers`",
+        )
+    shots = _draw_shots(name, spec, (*samples, *reserve))
+    return Suite(
+        name=name,
+        spec=spec,
+        samples=samples,
+        shots=shots,
+        reserve=reserve,
+        digest=_suite_digest(spec, samples, shots),
+    )
 
 
-def _read_samples(
-    name: str, path: Path, scorer: Scorer, *, field: str = "path", limit: int | None = None
-) -> tuple[Sample, ...]:
-    """Read the samples that a scorer can score, or say everything that is wrong with the file."""
-    samples: list[Sample] = []
-    errors: list[str] = []
-    lines_of: dict[str, int] = {}
-    for number, text in _lines(name, path, field):
-        if limit is not None and len(samples) >= limit:
-            break
-        try:
-            sample = _sample(_row(text), scorer)
-            _refuse_duplicates(sample, number, lines_of)
-        except _BadRow as error:
-            errors.append(f"{path}:{number}: {error}")
-        else:
-            samples.append(sample)
-    if errors:
-        shown = "\n  ".join(errors[:ERRORS_SHOWN])
-        rest = f"\n  and {len(errors) - ERRORS_SHOWN} more" if len(errors) > ERRORS_SHOWN else ""
-        raise DataError(
-            f"suite `{name}` has {len(errors)} bad row{'s' if len(errors) > 1 else ''}:\n  {shown}{rest}",
-            valid=ROW_FORM,
-            next_step="correct these lines and run the same command again",
-        )
-    if not samples:
-        raise DataError(
-            f"suite `{name}` has no samples: {path} holds no rows",
-            valid=ROW_FORM,
-            next_step=f"add questions to the file, or take `{name}` out of `suites`",
-        )
-    return tuple(samples)
+def _read_limit(spec: SuiteSpec) -> int | None:
+    return None if spec.budget is not None else spec.limit
+
+
+def _drawn(samples: tuple[Sample, ...], spec: SuiteSpec) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Return the samples that are asked, and those in reserve.
+
+    With a budget they are put in the order of a hash of their ids: files are often sorted, and what a later look adds
+    must be of the same kind as what the first one saw.
+    """
+    if spec.budget is None:
+        return samples, ()
+    by_lot = sorted(samples, key=lambda sample: digest(["draw", sample.id]))[: spec.budget]
+    return tuple(by_lot[: spec.limit]), tuple(by_lot[spec.limit :])
 
 
 def _draw_shots(name: str, spec: SuiteSpec, samples: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -114,7 +112,7 @@ def _draw_shots(name: str, spec: SuiteSpec, samples: Sequence[Sample]) -> tuple[
     # Exact match asks for answers, which is all that an example needs.
     pool = [
         sample
-        for sample in _read_samples(name, spec.shots_from, ExactMatch(), field="shots_from")
+        for sample in read_samples(name, spec.shots_from, ExactMatch(), field="shots_from")
         if fold(sample.question) not in asked
     ]
     if len(pool) < spec.shots:
@@ -133,26 +131,44 @@ def requests(suite: Suite, model_fingerprint: str) -> list[Request]:
 
 
 def requests_by_sample(suite: Suite, model_fingerprint: str) -> list[tuple[Request, ...]]:
-    """Return for each sample, in the suite's order, one greedy request per prompt template, for this model."""
-    sampling = Sampling(temperature=0.0, max_tokens=suite.spec.max_tokens)
+    """Return for each sample, in the suite's order, what this model is asked, one prompt template after the other.
+
+    That is one greedy request per template, or one of likelihood for each continuation that the scorer names.
+    """
     return [
         tuple(
             Request(
                 model=model_fingerprint,
-                messages=_prompt(sample, suite, template),
+                messages=messages,
                 sampling=sampling,
                 purpose=PURPOSE,
                 origin={"suite": suite.name, "sample_id": sample.id},
             )
             for template in suite.templates
+            for messages, sampling in _asked(sample, suite, template)
         )
         for sample in suite.samples
     ]
 
 
+def per_template(suite: Suite, group: Sequence[Request]) -> list[Sequence[Request]]:
+    """Cut what `requests_by_sample` asks about one sample into one part per template."""
+    size = len(group) // len(suite.templates)
+    return [group[start : start + size] for start in range(0, len(group), size)]
+
+
+def _asked(sample: Sample, suite: Suite, template: str) -> Iterator[tuple[tuple[Message, ...], Sampling]]:
+    prompt = () if sample.plain else _prompt(sample, suite, template)
+    continuations = suite.spec.scorer.continuations(sample)
+    if not continuations:
+        yield prompt, Sampling(temperature=0.0, max_tokens=suite.spec.max_tokens)
+    for text in continuations:
+        yield (*prompt, Message(role="assistant", content=text)), Sampling(temperature=0.0, max_tokens=0)
+
+
 def questions(suite: Suite) -> list[str]:
     """Return every question of the suite, for the decontamination of training data."""
-    return [sample.question for sample in suite.samples]
+    return [sample.question for sample in suite.all_samples]
 
 
 def _prompt(sample: Sample, suite: Suite, template: str) -> tuple[Message, ...]:
@@ -171,7 +187,15 @@ def _worded(sample: Sample, template: str) -> list[Message]:
 
 def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sample]) -> str:
     # Where the files lie is not what they say: a moved suite keeps its digest.
-    rules = spec.model_dump(mode="json", exclude={"path", "limit", "label", "shots_from"})
+    elsewhere: Any = {
+        "path": True,
+        "limit": True,
+        "budget": True,
+        "label": True,
+        "shots_from": True,
+        "scorer": {"human"},
+    }
+    rules = spec.model_dump(mode="json", exclude=elsewhere)
     asked = [
         {
             "id": sample.id,
@@ -183,111 +207,3 @@ def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sa
     ]
     examples = [{"messages": shot.messages, "answer": shot.answers[0]} for shot in shots]
     return digest({"rules": rules, "samples": asked, "shots": examples})
-
-
-def _lines(name: str, path: Path, field: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of the non-empty lines."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"suite `{name}`: {path} is not UTF-8 (byte {error.start})",
-            valid="a UTF-8 text file",
-            next_step="save the file as UTF-8",
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"suite `{name}`: {path} can't be read: {error.strerror or error}",
-            valid="a readable JSONL file",
-            next_step=f"correct `suites.{name}.{field}` in the configuration",
-        ) from error
-    # Not splitlines(): it also cuts at U+2028 and the like, which JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _row(text: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _BadRow(f"not JSON: {error.msg} (column {error.colno})") from error
-    except RecursionError as error:
-        raise _BadRow("not a row: nested too deeply") from error
-    if not isinstance(row, dict):
-        raise _BadRow(f"a row is a JSON object, got {type(row).__name__}")
-    return row
-
-
-def _sample(row: Mapping[str, Any], scorer: Scorer) -> Sample:
-    messages = _messages(row)
-    answers = _answers(row)
-    meta = {key: value for key, value in row.items() if key not in FIELDS}
-    try:
-        given_id = _optional_text(row, "id")
-        identity = {"messages": messages, "answers": answers}
-        sample = Sample(
-            id=given_id if given_id is not None else make_id("sample", identity),
-            messages=messages,
-            answers=answers,
-            document=_optional_text(row, "document"),
-            kind=_optional_text(row, "kind"),
-            meta=meta,
-        )
-    except ValidationError as error:
-        raise _BadRow(str(error)) from error
-    if refusal := scorer.refusal(sample):
-        raise _BadRow(f"{refusal}; the row has {_names(row)}")
-    return sample
-
-
-def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    if ("question" in row) == ("messages" in row):
-        raise _BadRow(f"give either `question` or `messages`, got the fields {_names(row)}")
-    if "question" in row:
-        question = row["question"]
-        if not isinstance(question, str) or not question.strip():
-            raise _BadRow(f"`question` must be a text that is not empty, got {question!r:.80}")
-        return (Message(role="user", content=question),)
-    turns = row["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise _BadRow(f"`messages` must be a list of turns, got {turns!r:.80}")
-    try:
-        messages = tuple(Message.model_validate(turn) for turn in turns)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _BadRow(f"a turn is {{role, content}}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if messages[-1].role != "user" or not messages[-1].content.strip():
-        raise _BadRow("the last of `messages` must be a user turn that asks something")
-    return messages
-
-
-def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
-    answers = row.get("answers", [])
-    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise _BadRow(f"`answers` must be a list of texts, got {answers!r:.80}")
-    return tuple(answers)
-
-
-def _optional_text(row: Mapping[str, Any], field: str) -> str | None:
-    value = row.get(field)
-    if value is None:
-        return None
-    if field == "id" and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise _BadRow(f"`{field}` must be a text that is not empty, got {value!r:.80}")
-    return value
-
-
-def _names(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}`" for key in row) or "none"
-
-
-def _refuse_duplicates(sample: Sample, number: int, lines_of: dict[str, int]) -> None:
-    """Note the sample's id and prompt, or say on which line they stood before."""
-    prompt = digest(sample.messages)
-    for what, key in (("the same question", prompt), (f"id `{sample.id}`", f"id:{sample.id}")):
-        if key in lines_of:
-            raise _BadRow(f"{what} stands on line {lines_of[key]} already")
-    lines_of[f"id:{sample.id}"] = lines_of[prompt] = number

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
-from evaluation.specs import Correction, GateRule, SuiteSpec
+from evaluation.specs import Correction, GateRule, Spending, SuiteSpec
 from generators.specs import CurateSpec, DocumentsSpec, GenerateSpec, TeacherSpec
 from training.specs import TrainSpec
 
@@ -65,6 +65,11 @@ class StageConfig(Spec):
     data: StageDataSpec = StageDataSpec()
     gate: tuple[GateRule, ...] = ()
     gate_correction: Correction = Correction.HOLM
+    gate_looks: int = Field(default=3, ge=2, le=10)
+    """How often the gate looks, at most, where a suite that it names has a `budget`: first at `limit` samples, last at
+    `budget`."""
+    gate_spending: Spending = Spending.OBRIEN_FLEMING
+    """How the error that the rules allow is spread over those looks."""
 
 
 class ScheduleSpec(Spec):
@@ -93,6 +98,8 @@ class Config(Spec):
     """Where the catalogue, datasets, models and reports are kept."""
     documents: DocumentsSpec
     teacher: TeacherSpec
+    judges: dict[str, TeacherSpec] = Field(default_factory=dict)
+    """Further models that judge answers, by the name that a suite's `scorer: {name: rubric, judge: ...}` gives them."""
     student: StudentSpec
     generate: GenerateSpec = GenerateSpec()
     curate: CurateSpec = CurateSpec()
@@ -100,5 +107,8 @@ class Config(Spec):
     """JSONL of general rows that keep the student's other skills."""
     suites: dict[str, SuiteSpec] = Field(default_factory=dict)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
+    improve: int = Field(default=0, ge=0, le=10)
+    """Rounds, at most, in which what a gate failed is asked of the teacher again and the stages are trained anew; the
+    error that the gates' rules allow is shared by all of them."""
     promotion: PromotionSpec = PromotionSpec()
     schedule: ScheduleSpec = ScheduleSpec()

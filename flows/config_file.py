@@ -16,12 +16,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_catalog.errors import ConfigError
+from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
+from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
+from generators.specs import TeacherSpec
 from training.compatibility import adapter_of, follows
 
 Location = tuple[str | int, ...]
-TEMPLATE_SUFFIX = ".jinja"
-CHECKS_BY_TEACHER = ("judge", "round_trip")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load_config(path: Path) -> Config:
             if not (detail["type"] == "too_short" and deeper):
                 _explain(tree, detail)
     if config is not None:
-        config = _absolute(config, path.resolve().parent)
+        config = absolute(config, path.resolve().parent)
         _check(config, tree)
     if tree.problems or config is None:
         lines = [problem.render(path) for problem in sorted(set(tree.problems), key=lambda p: (p.line, p.column))]
@@ -212,51 +213,6 @@ def _tags_agree(model: type[BaseModel], value: Any) -> bool:
     return True
 
 
-def _absolute(config: Config, base: Path) -> Config:
-    """Return the configuration with every path made absolute."""
-
-    def path(value: Path) -> Path:
-        return (base / value.expanduser()).resolve()
-
-    teacher_directory = path(Path(config.teacher.model))
-    teacher = config.teacher
-    if teacher.base_url is None and teacher_directory.is_dir():
-        teacher = teacher.model_copy(update={"model": str(teacher_directory)})
-
-    def template(value: str) -> str:
-        return str(path(Path(value))) if value.endswith(TEMPLATE_SUFFIX) else value
-
-    recipes = tuple(
-        recipe.model_copy(update={"templates": tuple(map(template, recipe.templates))})
-        for recipe in config.generate.recipes
-    )
-    checks = {
-        name: check.model_copy(update={"template": template(check.template)})
-        for name in CHECKS_BY_TEACHER
-        if (check := getattr(config.curate, name)) is not None
-    }
-    return config.model_copy(
-        update={
-            "generate": config.generate.model_copy(update={"recipes": recipes}),
-            "curate": config.curate.model_copy(update=checks),
-            "home": path(config.home),
-            "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),
-            "teacher": teacher,
-            "student": config.student.model_copy(update={"model": path(config.student.model)}),
-            "replay": path(config.replay) if config.replay else None,
-            "suites": {
-                name: suite.model_copy(
-                    update={
-                        "path": path(suite.path),
-                        "shots_from": path(suite.shots_from) if suite.shots_from is not None else None,
-                    }
-                )
-                for name, suite in config.suites.items()
-            },
-        }
-    )
-
-
 def _check(config: Config, tree: _Tree) -> None:
     """Check what no single field can: files that must exist, names that must be defined elsewhere in the file."""
     for index, source in enumerate(config.documents.paths):
@@ -272,6 +228,7 @@ def _check(config: Config, tree: _Tree) -> None:
         if suite.shots_from is not None and not suite.shots_from.is_file():
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
+    _check_judges(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()
     for index, stage in enumerate(config.stages):
@@ -321,10 +278,28 @@ def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree
 
 
 def _check_teacher(config: Config, tree: _Tree) -> None:
-    model = config.teacher.model
-    looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1
-    if config.teacher.base_url is None and looks_like_path and not Path(model).is_dir():
-        tree.problem(("teacher", "model"), f"no model directory at {model}")
+    named: dict[Location, TeacherSpec] = {("teacher",): config.teacher}
+    named |= {("judges", name): spec for name, spec in config.judges.items()}
+    for where, spec in named.items():
+        looks_like_path = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
+        if spec.base_url is None and looks_like_path and not Path(spec.model).is_dir():
+            tree.problem((*where, "model"), f"no model directory at {spec.model}")
+    if TEACHER in config.judges:
+        tree.problem(("judges", TEACHER), f"`{TEACHER}` is the teacher itself; give this one another name")
+
+
+def _check_judges(config: Config, tree: _Tree) -> None:
+    for name, suite in config.suites.items():
+        scorer, where = suite.scorer, ("suites", name, "scorer")
+        if not isinstance(scorer, JudgeScorer):
+            continue
+        known = (TEACHER, *config.judges)
+        if scorer.judge not in known:
+            tree.problem((*where, "judge"), f"no judge named {scorer.judge!r}; there are: {', '.join(known)}")
+        if scorer.template.endswith(TEMPLATE_SUFFIX) and not Path(scorer.template).is_file():
+            tree.problem((*where, "template"), f"no template at {scorer.template}")
+        if scorer.human is not None and not scorer.human.is_file():
+            tree.problem((*where, "human"), f"no file at {scorer.human}")
 
 
 def _check_templates(config: Config, tree: _Tree) -> None:

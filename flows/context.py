@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_catalog.catalogue import Catalogue
 from data_catalog.records import StepRun
+from evaluation.scorers.judged import TEACHER
 from flows.config import Config
 from flows.progress import Reporter
 from flows.teacher import LazyTeacher
@@ -27,6 +28,12 @@ class RunContext:
     reporter: Reporter
     host: WorkerHost | None = None
     """Where training and local inference are forked from; without it each job has a process of its own."""
+    judges: Mapping[str, LazyTeacher] = field(default_factory=dict)
+    """The further endpoints that judge answers."""
+
+    def judge(self, name: str) -> LazyTeacher:
+        """Return who judges under that name: `teacher`, or one of `judges`."""
+        return self.teacher if name == TEACHER else self.judges[name]
 
     @property
     def home(self) -> Path:

@@ -20,6 +20,8 @@ from generators.filters.nearest import NearestChunks
 
 SHOWN = 20
 """Documents and questions that the text names."""
+NEAREST = 5
+"""Chunks in which a right answer is looked for."""
 
 
 class Cause(StrEnum):
@@ -47,6 +49,9 @@ class Failure:
     cause: Cause
     check: str
     """The check that rejected most of the items, where that is the cause."""
+    document_id: str = ""
+    chunk_id: str = ""
+    """The chunk nearest to the question that states a right answer; empty where none of the nearest does."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,14 @@ def diagnose(home: Path, name: str, suite: str) -> Diagnosis:
             valid="a suite of the configuration that it was trained with",
             next_step="name it with --suite",
         )
-    search = _Search(catalogue, home, [str(stage["dataset_id"]) for stage in stages])
+    return diagnose_scores(catalogue, suite, scores, [str(stage["dataset_id"]) for stage in stages])
+
+
+def diagnose_scores(
+    catalogue: Catalogue, suite: str, scores: Sequence[SampleScore], datasets: Sequence[str]
+) -> Diagnosis:
+    """Say why a model failed samples of a suite; `datasets` are the ids of the versions that it was trained on."""
+    search = _Search(catalogue, datasets)
     failed = [score for score in scores if score.outcome is not Outcome.UNSCORED and (score.score or 0.0) < 1.0]
     return Diagnosis(suite, len(scores), tuple(search.failure(score) for score in failed))
 
@@ -110,7 +122,7 @@ def diagnose(home: Path, name: str, suite: str) -> Diagnosis:
 class _Search:
     """What was made of each document: items, verdicts, and rows that were trained on."""
 
-    def __init__(self, catalogue: Catalogue, home: Path, datasets: Sequence[str]) -> None:
+    def __init__(self, catalogue: Catalogue, datasets: Sequence[str]) -> None:
         chunks = catalogue.chunks()
         self._documents: Mapping[str, Document] = {document.id: document for document in catalogue.documents()}
         self._nearest = NearestChunks(chunks)
@@ -123,17 +135,18 @@ class _Search:
             if verdict.outcome is not Outcome.PASSED:
                 self._faults.setdefault(verdict.item_id, verdict.check)
         paths = [entry.path for entry in list_datasets(catalogue) if entry.id in datasets]
-        self._trained = {str(row["id"]) for path in paths for row in read_rows(home / path)}
+        self._trained = {str(row["id"]) for path in paths for row in read_rows(catalogue.home / path)}
 
     def failure(self, score: SampleScore) -> Failure:
         """Find out where the answer of a failed sample was lost."""
-        near = self._nearest.of(score.question, 1, outside=None)
+        near = self._nearest.of(score.question, NEAREST, outside=None)
         if not near or near[0].document_id not in self._documents:
             return Failure(score, "", Cause.NO_DOCUMENT, "")
         document = self._documents[near[0].document_id]
         items = [item for item in self._items[document.id] if _answers(item, score)]
         cause, check = self._cause(items)
-        return Failure(score, document.path, cause, check)
+        stating = (chunk.id for chunk in near if _states(answer_words(chunk.text), score))
+        return Failure(score, document.path, cause, check, document.id, next(stating, ""))
 
     def _cause(self, items: Sequence[Item]) -> tuple[Cause, str]:
         if not items:
@@ -152,7 +165,10 @@ def _answers(item: Item, score: SampleScore) -> bool:
     """Say whether an item gives the sample's gold answer; of a sample without one, whether it abstains."""
     if not score.answers:
         return item.meta.get("answerable") is False
-    said = answer_words(answer_of(item))
+    return _states(answer_words(answer_of(item)), score)
+
+
+def _states(said: Sequence[str], score: SampleScore) -> bool:
     return any(
         normalise_answer(gold) == " ".join(said) or contains_words(said, answer_words(gold)) for gold in score.answers
     )

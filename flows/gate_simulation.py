@@ -12,8 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from data_catalog.errors import ConfigError
 from data_catalog.records import Spec
 from evaluation.gates import labels_of, sliced_ids
-from evaluation.simulation import Rates, World, simulate
-from evaluation.specs import Correction, GateRule
+from evaluation.sequential import shared_among
+from evaluation.simulation import Looks, Rates, World, simulate
+from evaluation.specs import Correction, GateRule, Spending
 from evaluation.suites import load_suite
 from flows.config import Config
 from flows.config_file import dotted, load_config
@@ -29,6 +30,12 @@ class GateSimulationSpec(Spec):
     slices: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     """By the position of a rule with a slice (0, 1, ...), which samples it takes."""
     correction: Correction = Correction.HOLM
+    budget: dict[str, int] = Field(default_factory=dict)
+    """Suite to the most samples that an INCONCLUSIVE gate may ask; `slices` are then of all of them."""
+    looks: int = Field(default=3, ge=2, le=10)
+    """How often the gate looks, at most, where there is a budget."""
+    spending: Spending = Spending.OBRIEN_FLEMING
+    """How the error is spread over the looks."""
     score: float = Field(default=0.5, ge=0, le=1)
     """The baseline's true score."""
     correlation: float = Field(default=0.5, ge=0, le=1)
@@ -44,8 +51,12 @@ class GateSimulationSpec(Spec):
             taken = self.slices.get(index)
             if rule.slice and not taken:
                 raise ValueError(f"rule {index} has a `slice`, so `slices` must say which samples it takes")
-            if taken and not all(0 <= sample < self.samples.get(rule.suite, 0) for sample in taken):
+            most = self.budget.get(rule.suite, self.samples.get(rule.suite, 0))
+            if taken and not all(0 <= sample < most for sample in taken):
                 raise ValueError(f"`slices.{index}` names samples that suite `{rule.suite}` does not have")
+        for name, most in self.budget.items():
+            if most < self.samples.get(name, most + 1):
+                raise ValueError(f"`budget.{name}` is {most}, less than the suite's samples, or of no suite")
         return self
 
     def changed(self, **values: Any) -> Self:
@@ -58,12 +69,16 @@ class GateSimulationSpec(Spec):
                     next_step="leave --samples away, or the sliced rules",
                 )
             values["samples"] = dict.fromkeys(self.samples, size)
+            values["budget"] = {name: most for name, most in self.budget.items() if most > size}
         return type(self).model_validate({**self.model_dump(), **values})
 
     @property
     def sentence(self) -> str:
         """What is simulated, in a line."""
-        sizes = ", ".join(f"{name} {size:,}" for name, size in self.samples.items())
+        sizes = ", ".join(
+            f"{name} {size:,}" + (f" to {self.budget[name]:,}" if name in self.budget else "")
+            for name, size in self.samples.items()
+        )
         count = f"{len(self.rules)} rule{'s' if len(self.rules) > 1 else ''}"
         return (
             f"{count} on {sizes} samples; the baseline scores {self.score:.0%}, correlation {self.correlation:g}; "
@@ -117,16 +132,21 @@ def _of_config(config: Config, stage: str | None) -> GateSimulationSpec:
         )
     chosen = gated[-1]
     wanted = dict.fromkeys(rule.suite for rule in chosen.gate)
-    suites = {name: load_suite(name, config.suites[name]).samples for name in wanted}
-    labels = labels_of(suites)
+    suites = {name: load_suite(name, config.suites[name]) for name in wanted}
+    labels = labels_of({name: suite.all_samples for name, suite in suites.items()})
     slices = {}
     for index, rule in enumerate(chosen.gate):
         if rule.slice:
             ids = sliced_ids(rule, labels)
-            slices[index] = tuple(place for place, sample in enumerate(suites[rule.suite]) if sample.id in ids)
+            slices[index] = tuple(
+                place for place, sample in enumerate(suites[rule.suite].all_samples) if sample.id in ids
+            )
     return GateSimulationSpec(
-        rules=chosen.gate,
-        samples={name: len(samples) for name, samples in suites.items()},
+        rules=shared_among(chosen.gate, config.improve + 1),
+        samples={name: len(suite.samples) for name, suite in suites.items()},
+        budget={name: len(suite.all_samples) for name, suite in suites.items() if suite.reserve},
+        looks=chosen.gate_looks,
+        spending=chosen.gate_spending,
         slices=slices,
         correction=chosen.gate_correction,
     )
@@ -140,6 +160,7 @@ def simulate_gate(spec: GateSimulationSpec) -> list[Rates]:
         slices=spec.slices,
         world=World(spec.score, spec.correlation),
         correction=spec.correction,
+        looks=Looks(spec.budget, spec.looks, spec.spending),
         trials=spec.trials,
         seed=spec.seed,
     )
@@ -147,7 +168,7 @@ def simulate_gate(spec: GateSimulationSpec) -> list[Rates]:
 
 def table(rates: Sequence[Rates]) -> tuple[list[str], list[list[str]]]:
     """Return headers and rows for people."""
-    headers = ["candidate", "promoted", "90 % interval", "failed", "inconclusive"]
+    headers = ["candidate", "promoted", "90 % interval", "failed", "inconclusive", "samples"]
     rows = [
         [
             entry.scenario,
@@ -155,6 +176,7 @@ def table(rates: Sequence[Rates]) -> tuple[list[str], list[list[str]]]:
             "{:.1%} to {:.1%}".format(*entry.promoted_between),
             f"{entry.failed:.1%}",
             f"{entry.inconclusive:.1%}",
+            f"{entry.samples:,.0f}",
         ]
         for entry in rates
     ]

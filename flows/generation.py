@@ -52,6 +52,8 @@ class Generated:
     """Keys of requests to which the teacher said that there is nothing to ask about."""
     asked: int = 0
     cached: int = 0
+    wanted: tuple[Wanted, ...] = ()
+    """Everything that was to be asked, the first round first."""
 
     def __add__(self, more: Generated) -> Generated:
         """Return what two rounds on different requests came to."""
@@ -65,7 +67,16 @@ class Generated:
             declined=self.declined | more.declined,
             asked=self.asked + more.asked,
             cached=self.cached + more.cached,
+            wanted=(*self.wanted, *more.wanted),
         )
+
+    @property
+    def requests(self) -> Mapping[int, Sequence[Request]]:
+        """What was asked for, by the recipe's place in the configuration."""
+        found: dict[int, list[Request]] = {}
+        for entry in self.wanted:
+            found.setdefault(entry.place, []).append(entry.request)
+        return found
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,12 @@ def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> 
 
 
 def generate_and_curate(
-    ctx: RunContext, ingested: Ingested, wanted: Sequence[Wanted], supply: Supply, questions: Sequence[str]
+    ctx: RunContext,
+    ingested: Ingested,
+    wanted: Sequence[Wanted],
+    supply: Supply,
+    questions: Sequence[str],
+    before: Generated | None = None,
 ) -> tuple[Generated, Curated]:
     """Ask, parse and judge; and again for what fell short of its recipe's target, until nothing more can be asked.
 
@@ -122,23 +138,21 @@ def generate_and_curate(
         ctx: the run.
         ingested: the documents.
         wanted: the requests of the first round.
-        supply: in its first round.
+        supply: in that round.
         questions: of all suites.
+        before: what was generated earlier; its items are judged together with the new ones.
 
     Raises:
         DataError: the judge let too many planted answers pass, or fewer items were accepted than
             `curate.minimum_items`.
     """
-    generated, curation = Generated(), Curation(ctx, ingested, questions)
-    of_recipe: dict[int, list[Request]] = {}
+    generated, curation = before or Generated(), Curation(ctx, ingested, questions)
     while True:
-        for entry in wanted:
-            of_recipe.setdefault(entry.place, []).append(entry.request)
         generated += generate(ctx, wanted)
         curated = curation.judge(generated.items)
         if ctx.config.curate.judge is not None:
             demand_recall(curated.report.calibration, ctx.config.curate.judge.min_recall)
-        lacking = supply.grow(of_recipe, curated.accepted, generated.declined)
+        lacking = supply.grow(generated.requests, curated.accepted, generated.declined)
         if not lacking:
             break
         for place, count in lacking.items():
@@ -188,6 +202,7 @@ def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
         declined=frozenset(declined),
         asked=report.asked,
         cached=report.cached,
+        wanted=tuple(wanted),
     )
 
 

@@ -15,14 +15,16 @@ from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
 from data_catalog.registry import Registry, candidate_id
 from evaluation import suites as evaluation_suites
-from evaluation.gates import GateDecision, Labels, decide
+from evaluation.gates import GateDecision
+from evaluation.scorers.judged import JudgeScorer
+from evaluation.scorers.parts import Judged
 from evaluation.scoring import score_suite, score_templates, summarise
-from evaluation.specs import Against
 from evaluation.suites import Suite
 from flows import workers
 from flows.config import StageConfig
 from flows.context import RunContext
 from flows.fingerprints import model_fingerprint
+from flows.judging import judge_answers
 from training.specs import TrainJob, TrainResult
 
 SuiteScores = Mapping[str, Sequence[SampleScore]]
@@ -168,21 +170,26 @@ def evaluate(ctx: RunContext, suites: Sequence[Suite], model: StudentModel) -> d
     ctx.reporter.step_started(step, f"{len(requests):,} questions")
     known = len(ctx.catalogue.answered([request.key for request in requests]))
     answers = ask_student(ctx, step, model, requests)
+    judged: dict[str, Judged] = {}
+    for suite in suites:
+        if isinstance(suite.spec.scorer, JudgeScorer):
+            judged |= judge_answers(ctx, suite, model.fingerprint, base_model(ctx).fingerprint, answers)
     scores: dict[str, Sequence[SampleScore]] = {}
     for suite in suites:
-        scores[suite.name] = score_suite(suite, model.fingerprint, answers)
+        scores[suite.name] = score_suite(suite, model.fingerprint, answers, judged)
         ctx.catalogue.put_scores(model.fingerprint, suite.name, scores[suite.name])
-    spreads = {suite.name: _spread(suite, model.fingerprint, answers) for suite in suites}
+    spreads = {suite.name: _spread(suite, model.fingerprint, answers, judged) for suite in suites}
     line = ", ".join(f"{name} {percent(found)}{spreads[name]}" for name, found in scores.items())
     ctx.reporter.step_done(step, line, cached=known == len(requests))
     return scores
 
 
-def _spread(suite: Suite, fingerprint: str, answers: Mapping[str, Completion]) -> str:
+def _spread(suite: Suite, fingerprint: str, answers: Mapping[str, Completion], judged: Mapping[str, Judged]) -> str:
     """Return ` (12.0 to 15.1 % in 3 templates)` where a suite is asked in several wordings."""
     if len(suite.templates) < 2:
         return ""
-    found = [total.score for total in score_templates(suite, fingerprint, answers) if total.score is not None]
+    totals = score_templates(suite, fingerprint, answers, judged)
+    found = [total.score for total in totals if total.score is not None]
     if not found:
         return ""
     return f" ({100 * min(found):.1f} to {100 * max(found):.1f} % in {len(suite.templates)} templates)"
@@ -194,28 +201,14 @@ def percent(scores: Sequence[SampleScore]) -> str:
     return "unscored" if score is None else f"{100 * score:.1f} %"
 
 
-def gate(
-    ctx: RunContext,
-    stage: StageConfig,
-    candidate: tuple[StudentModel, SuiteScores],
-    baselines: Mapping[Against, tuple[str, SuiteScores]],
-    run: StepRun,
-    labels: Labels,
-) -> tuple[GateRecord, GateDecision]:
-    """Decide a stage's gate on paired statistics and store the decision; a rule's slice chooses by `labels`."""
-    model, scores = candidate
-    ctx.reporter.step_started(f"gate:{stage.name}")
-    decision = decide(
-        stage.gate,
-        scores,
-        {against: found for against, (_, found) in baselines.items()},
-        labels=labels,
-        correction=stage.gate_correction,
-    )
+def record_decision(
+    ctx: RunContext, stage: StageConfig, model: StudentModel, base: StudentModel, decision: GateDecision, run: StepRun
+) -> GateRecord:
+    """Store what a stage's gate decided about a model, and tell it."""
     comparisons = [comparison.model_dump(mode="json") for comparison in decision.comparisons]
     record = GateRecord.of(
         candidate=candidate_id(model.path),
-        baseline=baselines[Against.BASE][0],
+        baseline=base.fingerprint,
         stage_name=stage.name,
         outcome=decision.outcome.name,
         comparisons=comparisons,
@@ -226,7 +219,7 @@ def gate(
     ctx.reporter.step_done(f"gate:{stage.name}", decision.outcome.name)
     for comparison in decision.comparisons:
         ctx.reporter.note(comparison.reason)
-    return record, decision
+    return record
 
 
 def register(ctx: RunContext, stages: Sequence[TrainedStage], config_digest: str) -> ModelVersion:

@@ -10,36 +10,35 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.catalogue import Catalogue
-from data_catalog.errors import DataError, GateError
+from data_catalog.errors import GateError
 from data_catalog.identity import digest
-from data_catalog.records import DatasetVersion, Split, Stage
-from data_catalog.registry import Registry
-from evaluation.gates import GateOutcome, check_slices, labels_of
-from evaluation.specs import Against, SuiteSpec
+from data_catalog.records import Split
+from evaluation.gates import check_slices, labels_of
+from evaluation.specs import SuiteSpec
 from evaluation.suites import load_suite, questions
 from flows import data_steps, generation, model_steps
-from flows.config import Config, StageConfig
+from flows.config import Config
 from flows.context import RunContext
-from flows.fingerprints import model_fingerprint
+from flows.improving import improve
+from flows.judging import introduce_judges
 from flows.leaks import check_replay
 from flows.model_card import write_card
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
-from flows.preferences import preference_dataset
 from flows.progress import RecordingReporter, Reporter
 from flows.report import write_report
 from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
+from flows.stage_runs import train_stages
 from flows.teacher import LazyTeacher
 from flows.workers import WorkerHost
 from generators.engine import open_requests
 from generators.refill import Supply
 from training.compatibility import PREFERENCE
-from training.specs import TrainResult
 
 HELD_OUT = "held_out"
 """The suite of generated questions on chunks that were set aside at ingest."""
@@ -78,12 +77,17 @@ class RefreshSummary:
 def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunContext]:
     """Hold the project's run lock, open its catalogue, and end teacher and workers whatever happens."""
     catalogue = Catalogue(config.home)
-    with (
-        catalogue.run_lock(command),
-        LazyTeacher(config.teacher, home=config.home, reporter=reporter) as teacher,
-        WorkerHost(config.home) as host,
-    ):
-        yield RunContext(config=config, catalogue=catalogue, teacher=teacher, reporter=reporter, host=host)
+    with ExitStack() as stack:
+        stack.enter_context(catalogue.run_lock(command))
+        teacher, *others = (
+            stack.enter_context(LazyTeacher(spec, home=config.home, reporter=reporter))
+            for spec in (config.teacher, *config.judges.values())
+        )
+        host = stack.enter_context(WorkerHost(config.home))
+        judges = dict(zip(config.judges, others, strict=True))
+        yield RunContext(
+            config=config, catalogue=catalogue, teacher=teacher, reporter=reporter, host=host, judges=judges
+        )
 
 
 def run(config: Config, reporter: Reporter) -> RunSummary:
@@ -98,7 +102,7 @@ def run(config: Config, reporter: Reporter) -> RunSummary:
     with open_run(config, times, "tutelage run") as ctx:
         state = RunState(times=times)
         _make_data(ctx, state)
-        failed = _train_stages(ctx, state)
+        failed = improve(ctx, state, train_stages(ctx, state))
         if failed is None:
             write_card(state.stages[-1].model.path, config, *_base(state), state.stages)
             state.version = model_steps.register(ctx, state.stages, config_digest(config))
@@ -143,7 +147,7 @@ def config_digest(config: Config) -> str:
 def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) -> None:
     state.ingested = data_steps.ingest(ctx)
     state.suites = [load_suite(name, spec) for name, spec in ctx.config.suites.items()]
-    labels = labels_of({suite.name: suite.samples for suite in state.suites})
+    labels = labels_of({suite.name: suite.all_samples for suite in state.suites})
     for stage in ctx.config.stages:
         check_slices(stage.gate, labels)
     if ctx.config.replay is not None:
@@ -154,9 +158,13 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:
+        introduce_judges(ctx, state.suites)
         state.base_scores = model_steps.evaluate(ctx, state.suites, state.base)
-    asked = [question for suite in state.suites for question in questions(suite)]
-    state.generated, state.curated = generation.generate_and_curate(ctx, state.ingested, wanted, supply, asked)
+    state.supply = supply
+    state.questions = [question for suite in state.suites for question in questions(suite)]
+    state.generated, state.curated = generation.generate_and_curate(
+        ctx, state.ingested, wanted, supply, state.questions
+    )
     if evaluate_base:
         _add_held_out(ctx, state)
     ctx.teacher.rest()
@@ -181,62 +189,9 @@ def _add_held_out(ctx: RunContext, state: RunState) -> None:
     state.base_scores = {**state.base_scores, **model_steps.evaluate(ctx, [suite], state.base)}
 
 
-def _train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
-    """Train, evaluate and gate each stage in turn; return the stage whose gate said FAIL, if one did."""
-    assert state.base is not None, "_make_data sets the base"
-    baselines = {Against.BASE: (state.base.fingerprint, state.base_scores)} | _production(ctx, state)
-    model, scores = state.base, state.base_scores
-    judge: StudentModel | None = None
-    for stage in ctx.config.stages:
-        if stage.train.stage == "ppo" and judge is None:
-            ctx.reporter.note(f"stage {stage.name} is left out: no reward model was trained before it")
-            continue
-        dataset = _dataset(ctx, state, stage, model)
-        if dataset is None:
-            continue
-        if stage.train.stage == "reward":
-            # It answers nothing, so it is not evaluated, and the next stage starts from where this one did.
-            _, judge = model_steps.train(ctx, stage, model, dataset)
-            continue
-        run_, trained = model_steps.train(ctx, stage, model, dataset, judge if stage.train.stage == "ppo" else None)
-        trained_scores = model_steps.evaluate(ctx, state.suites, trained)
-        record, decision = None, None
-        if stage.gate:
-            rivals = {**baselines, Against.PREVIOUS: (model.fingerprint, scores)}
-            labels = labels_of({suite.name: suite.samples for suite in state.suites})
-            record, decision = model_steps.gate(ctx, stage, (trained, trained_scores), rivals, run_, labels)
-        result = TrainResult.model_validate(run_.result["train"])
-        done = TrainedStage(stage, trained, dataset, run_, result, trained_scores, record, decision)
-        state.stages.append(done)
-        if decision is not None and decision.outcome is GateOutcome.FAIL:
-            return done
-        model, scores = trained, trained_scores
-    if not state.stages:
-        raise DataError("every stage was left out, so there is no new model", next_step="add a stage of kind sft")
-    return None
-
-
 def _base(state: RunState) -> tuple[StudentModel, SuiteScores]:
     assert state.base is not None, "_make_data sets the base"
     return state.base, state.base_scores
-
-
-def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: StudentModel) -> DatasetVersion | None:
-    assert state.ingested is not None, "_make_data ingests"
-    if stage.train.stage in PREFERENCE:
-        return preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
-    return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
-
-
-def _production(ctx: RunContext, state: RunState) -> dict[Against, tuple[str, SuiteScores]]:
-    """Score what is in production now, where a gate compares with it and there is something."""
-    wanted = any(rule.against is Against.PRODUCTION for stage in ctx.config.stages for rule in stage.gate)
-    version = Registry(ctx.catalogue).stages().get(Stage.PRODUCTION) if wanted else None
-    if version is None:
-        return {}
-    path = ctx.home / version.path
-    model = StudentModel("production", path, model_fingerprint(path, home=ctx.home))
-    return {Against.PRODUCTION: (model.fingerprint, model_steps.evaluate(ctx, state.suites, model))}
 
 
 def _summarise(ctx: RunContext, state: RunState, failed: TrainedStage | None) -> RunSummary:

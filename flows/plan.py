@@ -41,8 +41,9 @@ def describe(config: Config) -> str:
     ]
     suites = {name: load_suite(name, suite) for name, suite in config.suites.items()}
     for name, suite in suites.items():
-        lines.append(f"suite      {name}: {len(suite.samples):,} samples, {suite.spec.scorer.name}")
-    labels = labels_of({name: suite.samples for name, suite in suites.items()})
+        more = f" (up to {len(suite.all_samples):,} for the gate)" if suite.reserve else ""
+        lines.append(f"suite      {name}: {len(suite.samples):,} samples{more}, {suite.spec.scorer.name}")
+    labels = labels_of({name: suite.all_samples for name, suite in suites.items()})
     for stage in config.stages:
         check_slices(stage.gate, labels)
         gate = ", ".join(f"{rule.subject} {rule.require}" for rule in stage.gate) or "no gate"

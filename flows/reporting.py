@@ -22,8 +22,9 @@ from flows.data_steps import Ingested
 from flows.generation import Curated, Generated, RecipeCounts
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
 from flows.progress import RecordingReporter
-from flows.report import ItemSample, ModelScores, NextCommand, ReportData, StageReport
+from flows.report import ImproveRound, ItemSample, ModelScores, NextCommand, ReportData, StageReport
 from flows.report.views import slice_text
+from generators.refill import Supply
 
 SAMPLES = 12
 """Accepted items that the report shows."""
@@ -42,9 +43,13 @@ class RunState:
     generated: Generated = field(default_factory=Generated)
     curated: Curated = field(default_factory=Curated)
     suites: list[Suite] = field(default_factory=list)
+    questions: Sequence[str] = ()
+    """What must not be trained on: the questions of the suites."""
+    supply: Supply = field(default_factory=lambda: Supply(()))
     base: StudentModel | None = None
     base_scores: SuiteScores = field(default_factory=dict)
     stages: list[TrainedStage] = field(default_factory=list)
+    rounds: list[ImproveRound] = field(default_factory=list)
     version: ModelVersion | None = None
 
 
@@ -76,6 +81,7 @@ def report_data(ctx: RunContext, state: RunState, failed: TrainedStage | None) -
         base=state.base.fingerprint if state.base else "",
         base_path=ctx.config.student.model.name,
         models=tuple(_models(state)),
+        rounds=tuple(state.rounds),
         version=state.version,
         notes=tuple(state.times.notes),
         next_commands=_next_commands(ctx, state, failed),

@@ -38,13 +38,20 @@ VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "judge": frozenset({"heading", "chunk", "question", "answer"}),
         "paraphrase": frozenset({"heading", "sentence"}),
         "unanswerable": frozenset({"heading", "chunk"}),
+        "rubric": frozenset({"question", "answer", "reference", "criteria", "scale"}),
+        "pairwise": frozenset({"question", "first", "second", "reference", "criteria"}),
     }
 )
 """What each kind of template is given; using anything else is an error before a single request is sent."""
 SOURCE_VARIABLES = frozenset({"chunk", "focus", "sentence"})
 """Those that carry the document: a template with none of them asks about nothing."""
+JUDGED_VARIABLES = frozenset({"answer", "first", "second"})
+"""Those that carry what is judged, where no document is shown."""
 
-DELIMITERS = ("document", "passage", "sentence", "question", "answer")
+DELIMITERS = (
+    *("document", "passage", "sentence", "question", "answer"),
+    *("answer_1", "answer_2", "reference_answer"),
+)
 """The tags with which the product's templates frame data."""
 _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,60}\|>"  # ChatML, Llama 3, Phi, Qwen: <|im_start|>, <|eot_id|>, <|endoftext|>
@@ -211,8 +218,8 @@ def _compile(source: str, name: str, recipe: str) -> JinjaTemplate:
             f"template {name} uses {', '.join(sorted(used - given))}, which {recipe} is not given",
             valid=", ".join(sorted(given)),
         )
-    if not used & SOURCE_VARIABLES:
-        raise ConfigError(
-            f"template {name} uses nothing of the document", valid=", ".join(sorted(given & SOURCE_VARIABLES))
-        )
+    carriers = given & SOURCE_VARIABLES or given & JUDGED_VARIABLES
+    if not used & carriers:
+        what = "the document" if carriers <= SOURCE_VARIABLES else "what it is to judge"
+        raise ConfigError(f"template {name} uses nothing of {what}", valid=", ".join(sorted(carriers)))
     return compiled

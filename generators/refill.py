@@ -8,7 +8,7 @@ and accepted alone, so an interrupted job comes to the same requests.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from data_catalog.records import Item, Request
 from generators.specs import RecipeSpec
@@ -59,4 +59,27 @@ class Supply:
                     more = min(taken + spec.samples, spec.max_samples)
                     self._grown[place, subject] = range(taken, more)
                     self._taken[place, subject] = more
+        return Counter(place for place, _ in self._grown)
+
+    def demand(self, asked: Mapping[int, Iterable[Request]], failed: Callable[[Request], bool]) -> Mapping[int, int]:
+        """Begin a round for what a model failed: `samples` more for every subject of which a request is `failed`.
+
+        Whatever the subject has accepted already, and beyond `max_samples`: it was not enough. A recipe that asks
+        greedily (temperature 0) would be told the same again, so it is left out.
+
+        Args:
+            asked: the requests of every recipe, of all rounds so far.
+            failed: whether a request is about what the model failed.
+
+        Returns:
+            recipe to how many subjects are asked again; empty where nothing can be asked.
+        """
+        self._grown = {}
+        for place, requests in asked.items():
+            spec = self._specs[place]
+            chosen = [one.origin["subject"] for one in requests if spec.temperature > 0 and failed(one)]
+            for subject in dict.fromkeys(chosen):
+                taken = self._taken.get((place, subject), spec.samples)
+                self._grown[place, subject] = range(taken, taken + spec.samples)
+                self._taken[place, subject] = taken + spec.samples
         return Counter(place for place, _ in self._grown)

@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from data_catalog.errors import ConfigError, Interrupted
+from data_catalog.errors import ConfigError, Interrupted, TeacherError
 from data_catalog.records import Completion, FailureKind, Request, RequestFailure
 from generators.job import Job
 from generators.job_settings import JobSettings
@@ -102,6 +102,12 @@ class OpenAITeacher:
         """
         if not requests:
             return
+        if any(request.of_likelihood for request in requests):
+            raise TeacherError(
+                "a chat endpoint was asked how likely a text is, which its API can't say",
+                valid="requests of likelihood to local weights",
+                next_step="choose another scorer for what a served model is asked",
+            )
         job = Job(self._settings(), requests)
         job.start()
         try:

@@ -288,7 +288,7 @@ class ScriptedTeacher:
         prompt = body["messages"][-1]["content"]
         for kind, pattern in self._patterns:
             if match := pattern.fullmatch(prompt):
-                return self._answer(kind, {"heading": "", **match.groupdict()})
+                return self._answer(kind, {"heading": "", "reference": "", **match.groupdict()})
         if is_probe(body):
             return "ok"
         raise KeyError(prompt[:80])
@@ -307,6 +307,13 @@ class ScriptedTeacher:
                 found = _look_up(given["question"], given["chunk"])
                 right = normalise_answer(found) == normalise_answer(given["answer"])
                 return json.dumps({"reason": f"The document has: {found}"[:300], "verdict": "yes" if right else "no"})
+            case "rubric":
+                right = normalise_answer(given["answer"]) == normalise_answer(given["reference"])
+                return json.dumps({"reason": "As it is.", "points": given["scale"] if right else "1"})
+            case "pairwise":
+                wanted = normalise_answer(given["reference"])
+                same = [name for name in ("first", "second") if normalise_answer(given[name]) == wanted]
+                return json.dumps({"reason": "As it is.", "better": same[0] if len(same) == 1 else "tie"})
             case "paraphrase":
                 return f"{'据记载，' if _is_chinese(given['sentence']) else 'On record: '}{given['sentence']}"
             case _:
@@ -324,10 +331,10 @@ def all_product_templates() -> list[Template]:
 
 
 def _patterns(template: Template) -> Sequence[re.Pattern[str]]:
-    """Return expressions that read a prompt's variables back, with a heading and without."""
+    """Return expressions that read a prompt's variables back, with a heading or a reference and without."""
     marks = {name: f"\ue000{name}\ue001" for name in VARIABLES[template.recipe]}
     patterns = []
-    for values in (marks, {**marks, "heading": ""}):
+    for values in (marks, {**marks, "heading": ""}, {**marks, "reference": ""}):
         expression = re.escape(template.render(**values).messages[-1].content)
         for name, mark in marks.items():
             expression = expression.replace(re.escape(mark), f"(?P<{name}>.*?)", 1)

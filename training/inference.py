@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from data_catalog.errors import TrainingError
 from data_catalog.records import Completion, Request, Sampling
+from training.likelihood import Likelihoods
 from training.methods import load_student
 from training.models import Precision, device, open_source, resolve_precision
 from training.rows import Encoder
@@ -56,6 +57,9 @@ class LocalCompleter:
             self._student.check_active(torch.tensor([self._encoder.prompt([{"role": "user", "content": "?"}])]))
         config = self._model.config.get_text_config()
         self._positions = int(config.max_position_embeddings) - self._student.virtual_tokens
+        self._likelihoods = Likelihoods(
+            self._student, self._encoder, source, positions=self._positions, batch_tokens=batch_tokens
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -66,6 +70,7 @@ class LocalCompleter:
         """Yield the completions of one padded batch after another, longest prompts first.
 
         A request whose prompt leaves no room for an answer within the model's positions is missing from the batches.
+        Requests of likelihood are answered last.
         """
         for request in requests:
             if request.response_schema is not None:
@@ -73,8 +78,9 @@ class LocalCompleter:
                     f"request {request.key} asks for a JSON schema, which local generation can't enforce",
                     next_step="ask a served model (vLLM) instead",
                 )
-        for batch in self._batches(requests):
+        for batch in self._batches([request for request in requests if not request.of_likelihood]):
             yield self._answer(batch)
+        yield from self._likelihoods.complete([request for request in requests if request.of_likelihood])
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[_Row]]:
         prompts = self._encoder.prompts([[turn.model_dump() for turn in request.messages] for request in requests])

@@ -171,6 +171,43 @@ class Encoder:
         """Return, for each conversation, the tokens that a model is given to answer it."""
         return self._encode([self._render(messages, prompt=True) for messages in conversations])
 
+    def continuations(self, conversations: Sequence[Messages]) -> list[tuple[list[int], list[int]]]:
+        """Return, for each conversation, the tokens of the prompt for its last turn, and those of that turn's text.
+
+        The prompt has the tokens that it has when the model is asked, whatever follows it. Where prompt and text
+        tokenised together would merge across the boundary, or the text spells a control token, the text is tokenised
+        by itself, as the model would have to write it.
+
+        Raises:
+            TrainingError: no tokens were found that spell the text behind the prompt.
+        """
+        rendered = [self._render(messages[:-1], prompt=True) for messages in conversations]
+        texts = [messages[-1]["content"] for messages in conversations]
+        heads = self._encode(rendered)
+        wholes = self._encode([head + text for head, text in zip(rendered, texts, strict=True)])
+        tails = [self._tail(head, whole, text) for head, whole, text in zip(heads, wholes, texts, strict=True)]
+        return list(zip(heads, tails, strict=True))
+
+    def plain(self, text: str) -> list[int]:
+        """Return the tokens of a text outside any chat; control tokens in it are spelled out."""
+        return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _tail(self, head: list[int], whole: list[int], text: str) -> list[int]:
+        """Return the tokens of `text` behind the prompt's; `whole` are those of both together."""
+        if whole[: len(head)] == head and not any(token in text for token in self._control):
+            return whole[len(head) :]
+        wanted = self._tokenizer.decode(whole)
+        # Some tokenizers put a space before the first word of whatever they are given: behind a line break they don't.
+        line_break = self.plain("\n")
+        for tail in (self.plain(text), self.plain("\n" + text)[len(line_break) :]):
+            if self._tokenizer.decode([*head, *tail]) == wanted:
+                return tail
+        raise TrainingError(
+            f"the tokenizer can't write {text[:80]!r} behind the prompt: its tokens merge with the prompt's",
+            valid="a continuation that begins with a letter or a digit",
+            next_step="change the choice (no white space at its beginning), or the prompt template",
+        )
+
     def _usable_pair(self, row: RawRow, book: LedgerBook) -> bool:
         prompt, chosen, rejected = (_field(row, name, list) for name in ("prompt", "chosen", "rejected"))
         if not chosen or not rejected:

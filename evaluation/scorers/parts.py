@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
-from data_catalog.records import Outcome, Spec
+from data_catalog.records import Likelihood, Outcome, Spec
 from data_catalog.text import normalise_answer
 from evaluation.samples import Sample
+
+
+class Judged(NamedTuple):
+    """What a judge was told and said about one answer."""
+
+    replies: tuple[Mapping[str, str] | None, ...]
+    """One per question; None: no reply came, or none that could be read."""
+    opponent: str = ""
+    """The answer that it was held against, where there is one."""
 
 
 class Answer(NamedTuple):
@@ -16,6 +26,10 @@ class Answer(NamedTuple):
     text: str
     finish_reason: str = "stop"
     """`stop` is a whole answer; `length` met the token limit."""
+    likelihoods: tuple[Likelihood, ...] = ()
+    """Of the scorer's `continuations`, in their order; the text is then empty."""
+    judged: Judged | None = None
+    """What a judge said of the text, where the scorer asks one."""
 
 
 class SampleScoreParts(NamedTuple):
@@ -46,9 +60,46 @@ class Scorer(Spec):
             ConfigError: a parameter is wrong in a way that its type can't show.
         """
 
+    def continuations(self, sample: Sample) -> tuple[str, ...]:
+        """Return the texts whose likelihood is asked instead of an answer; empty: the model answers freely."""
+        return ()
+
+    def shown(self, sample: Sample, answer: Answer) -> str:
+        """Return what reports show as the model's answer."""
+        return answer.text
+
     def basis(self, sample: Sample) -> Any:
         """Return what of a sample's further fields decides its score, for the suite's digest."""
         return None
+
+
+class LikelihoodScorer(Scorer):
+    """A scorer that asks no answer of the model but how likely it finds given texts (local weights only)."""
+
+    plain_text: ClassVar[bool] = False
+    """Whether a row may be `{"text"}`, a text outside any chat."""
+
+    def score(self, sample: Sample, answer: Answer) -> float | None:
+        """Return a score in [0, 1], or None where a likelihood is missing."""
+        if not answer.likelihoods:
+            return None
+        return self.weigh(sample, answer.likelihoods)
+
+    @abstractmethod
+    def weigh(self, sample: Sample, found: Sequence[Likelihood]) -> float:
+        """Return the score that the likelihoods of `continuations` give, in [0, 1]."""
+
+
+def share_of_best(values: Mapping[str, float], right: Collection[str]) -> float:
+    """Return the chance that a right one is chosen when a tie of the highest values is broken by lot."""
+    best = likeliest(values)
+    return sum(key in right for key in best) / len(best)
+
+
+def likeliest(values: Mapping[str, float]) -> list[str]:
+    """Return the keys that have the highest value."""
+    highest = max(values.values())
+    return [key for key, value in values.items() if value == highest]
 
 
 class ReferenceScorer(Scorer):

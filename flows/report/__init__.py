@@ -6,7 +6,7 @@ and `write_overview` draw them. Nothing here reads the catalogue.
 """
 
 from flows.report.comparison import ComparedModel, ComparisonData, StageData
-from flows.report.data import ItemSample, ModelScores, NextCommand, ReportData, StageReport
+from flows.report.data import ImproveRound, ItemSample, ModelScores, NextCommand, ReportData, StageReport
 from flows.report.overview import OverviewData
 from flows.report.render import (
     render_comparison,
@@ -20,6 +20,7 @@ from flows.report.render import (
 __all__ = [
     "ComparedModel",
     "ComparisonData",
+    "ImproveRound",
     "ItemSample",
     "ModelScores",
     "NextCommand",

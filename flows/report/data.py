@@ -52,6 +52,29 @@ class StageReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImproveRound:
+    """One round of `improve`; round 0 is what there was before."""
+
+    number: int
+    failed: int = 0
+    """Samples that the round before had failed, of the suites whose rules did not pass."""
+    chunks: int = 0
+    """Chunks that state what was failed, and were asked about again."""
+    documents: int = 0
+    """Documents of these chunks, and those on which the model had answered what it should not."""
+    asked: int = 0
+    """New requests to the teacher."""
+    accepted: int = 0
+    """New items that passed the checks."""
+    outcome: GateOutcome | None = None
+    """Of the worst gate; None where nothing new was accepted, so that nothing was trained."""
+    gap: float | None = None
+    """By how much the rule that is furthest from its threshold misses it (below 0) or exceeds it, in score units."""
+    kept: bool = True
+    """Whether the round came nearer to passing than what there was before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NextCommand:
     """A command the user may want now, and what it does."""
 
@@ -107,6 +130,8 @@ class ReportData:
     """Fingerprint of the base model."""
     base_path: str = ""
     models: tuple[ModelScores, ...] = ()
+    rounds: tuple[ImproveRound, ...] = ()
+    """What `improve` did, round 0 first; empty where it did nothing."""
     version: ModelVersion | None = None
     """The registered model; None when none was."""
     notes: tuple[str, ...] = ()

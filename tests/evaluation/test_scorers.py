@@ -28,7 +28,7 @@ def named(scorer: type[Scorer]) -> str:
 
 
 def test_every_scorer_has_a_file_of_its_name_and_is_in_the_union() -> None:
-    helpers = {"__init__", "parts", "overlap", "quantities"}
+    helpers = {"__init__", "parts", "overlap", "quantities", "judged"}
     files = {path.stem for path in Path(evaluation.scorers.__file__ or "").parent.glob("*.py")} - helpers
     assert {scorer.__module__.rpartition(".")[2] for scorer in SCORERS} == files
     assert {named(scorer) for scorer in SCORERS} == files

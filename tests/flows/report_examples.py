@@ -12,10 +12,10 @@ from pathlib import Path
 from data_catalog.evaluation_records import SampleScore
 from data_catalog.funnel import FunnelCheck, FunnelReason, FunnelRow
 from data_catalog.records import Chunk, DatasetVersion, Item, Kind, ModelVersion, Outcome, Split, Verdict
-from evaluation.gates import decide
+from evaluation.gates import GateOutcome, decide
 from evaluation.specs import Against, GateRule
 from flows.progress import StepTime
-from flows.report import ItemSample, ModelScores, NextCommand, ReportData, StageReport, write_report
+from flows.report import ImproveRound, ItemSample, ModelScores, NextCommand, ReportData, StageReport, write_report
 from training.specs import Ledger, MetricPoint, TrainResult
 
 CHUNK_TEXT = (
@@ -72,6 +72,19 @@ def full_report() -> ReportData:
         base="files-5b1e0c7a90f24c2e9b7d6f3a1c8e4d20",
         base_path="examples/sandbox/models/base",
         models=models,
+        rounds=(
+            ImproveRound(number=0, outcome=GateOutcome.INCONCLUSIVE, gap=0.01),
+            ImproveRound(
+                number=1,
+                failed=31,
+                chunks=12,
+                documents=9,
+                asked=96,
+                accepted=71,
+                outcome=GateOutcome.PASS,
+                gap=0.06,
+            ),
+        ),
         version=ModelVersion(
             id="model-91c3a7e05d2f4b68a1c09e7d3f5b8246",
             path="models/model-91c3a7e05d2f4b68a1c09e7d3f5b8246",

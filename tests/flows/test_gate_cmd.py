@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from data_catalog.errors import ConfigError, TutelageError
-from evaluation.specs import Correction
+from evaluation.specs import Correction, Spending
 from flows.cli import cli
 from flows.gate_simulation import GateSimulationSpec, read_spec, simulate_gate
 
@@ -96,6 +96,28 @@ def test_every_key_changes_the_rates(changed: str, value: Any) -> None:
     assert simulate_gate(GateSimulationSpec.model_validate({**SPEC, changed: value})) != rates
 
 
+@pytest.mark.parametrize(("changed", "value"), [("budget", {"gold": 200}), ("looks", 5), ("spending", "pocock")])
+def test_every_key_of_the_looks_changes_the_rates(changed: str, value: Any) -> None:
+    spec = {**SPEC, "budget": {"gold": 160}}
+    rates = simulate_gate(GateSimulationSpec.model_validate(spec))
+    assert simulate_gate(GateSimulationSpec.model_validate({**spec, changed: value})) != rates
+
+
+def test_a_budget_is_told_and_taken_from_the_configuration(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    path.write_text(
+        path.read_text()
+        .replace("path: gold.jsonl", "path: gold.jsonl\n    limit: 12\n    budget: 36")
+        .replace("name: learn", "gate_looks: 4\n  gate_spending: pocock\n  name: learn")
+    )
+    spec = read_spec(path)
+    assert (spec.samples, spec.budget, spec.looks, spec.spending) == ({"gold": 12}, {"gold": 36}, 4, Spending.POCOCK)
+    assert 0 < len(spec.slices[1]) <= 10
+    assert max(spec.slices[1]) > 12, "a slice takes of the reserve too"
+    result = simulate(path, "--stage", "read", "--trials", "100")
+    assert result.output.startswith("1 rule on gold 12 to 36 samples; ")
+
+
 def test_slices_and_correction_change_the_rates_too() -> None:
     rules = [RULE, {**RULE, "slice": {"kind": "a"}}]
     sliced = {**SPEC, "rules": rules, "slices": {1: list(range(60))}, "correlation": 0.8}
@@ -112,6 +134,8 @@ def test_slices_and_correction_change_the_rates_too() -> None:
         ({**SPEC, "sample": 3}, "sample: Extra inputs are not permitted"),
         ({**SPEC, "rules": []}, "rules: "),
         ({**SPEC, "rules": [{**RULE, "slice": {"kind": "a"}}]}, "rule 0 has a `slice`"),
+        ({**SPEC, "budget": {"gold": 79}}, "`budget.gold` is 79, less than"),
+        ({**SPEC, "budget": {"other": 99}}, "`budget.other` is 99"),
         ({**SPEC, "slices": {0: [80]}}, "`slices.0` names samples that suite `gold` does not have"),
     ],
 )

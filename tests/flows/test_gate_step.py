@@ -12,13 +12,14 @@ from data_catalog.catalogue import Catalogue
 from data_catalog.errors import DataError
 from data_catalog.evaluation_records import SampleScore
 from data_catalog.records import Completion, Outcome, RunStatus, StepRun
-from evaluation.gates import GateOutcome, labels_of
+from evaluation.gates import GateOutcome
 from evaluation.specs import Against, SuiteSpec
 from evaluation.suites import load_suite, requests_by_sample
 from flows import model_steps
 from flows.config import StageConfig
 from flows.config_file import load_config
 from flows.context import RunContext
+from flows.gating import Scored, gate_stage
 from flows.model_steps import StudentModel
 from flows.plan import describe
 from flows.progress import SilentReporter
@@ -70,13 +71,15 @@ def decided(ctx: RunContext, folder: Path, gated: StageConfig) -> GateOutcome:
     rows = [{"id": str(n), "question": f"{n}?", "answers": ["x"], "kind": "ab"[n % 2]} for n in range(60)]
     path = folder / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    labels = labels_of({"gold": load_suite("gold", SuiteSpec(path=path)).samples})
+    suite = load_suite("gold", SuiteSpec(path=path))
     new, old = ({"gold": scores(5, 60, candidate=candidate)} for candidate in (True, False))
     run = StepRun(id="run-1", step="train:learn", fingerprint="f", status=RunStatus.DONE, started_at=0.0)
     model = StudentModel("learn", directory, "candidate")
-    record, decision = model_steps.gate(ctx, gated, (model, new), {Against.BASE: ("base", old)}, run, labels)
-    assert record.outcome == decision.outcome.name
-    return decision.outcome
+    base = StudentModel("base", folder, "base")
+    found = gate_stage(ctx, gated, Scored(model, new), {Against.BASE: Scored(base, old)}, run, [suite])
+    assert found.record.outcome == found.decision.outcome.name
+    assert found.record.baseline == "base"
+    return found.decision.outcome
 
 
 def test_the_correction_of_the_stage_decides(context: tuple[RunContext, Lines], tmp_path: Path) -> None:

@@ -19,6 +19,11 @@ VALUES = {
         "sentence": "Grease the upper bearing every 250 hours.",
         "question": "How often is the upper bearing of the Veltrano 40 greased?",
         "answer": "every 250 hours",
+        "reference": "every 250 hours",
+        "first": "every 250 hours",
+        "second": "twice a year",
+        "criteria": "The answer is right and brief.",
+        "scale": "5",
     },
     "zh": {
         "heading": "维特拉诺40 > 保养",
@@ -27,6 +32,11 @@ VALUES = {
         "sentence": "上轴承每250小时加一次油。",
         "question": "维特拉诺40的上轴承多久加一次油？",
         "answer": "每250小时",
+        "reference": "每250小时",
+        "first": "每250小时",
+        "second": "每年两次",
+        "criteria": "答案正确、简短。",
+        "scale": "5",
     },
 }
 

@@ -93,3 +93,26 @@ def test_the_same_word_in_every_place_declines() -> None:
     assert GroundedQA().parse(request, none) == ParseFailure("the teacher finds nothing to ask", declined=True)
     some = completed(request, '{"evidence": "It weighs 312 kg", "question": "none", "answer": "none"}')
     assert isinstance(GroundedQA().parse(request, some), Item)
+
+
+def test_what_was_failed_is_asked_again_whatever_it_has_and_nothing_else() -> None:
+    spec = RecipeSpec(recipe="grounded_qa", samples=2, target=1, max_samples=2, temperature=0.7)
+    supply = Supply([spec])
+    first = requests_for(spec, supply)
+    wanted = first[0].origin["chunk_id"]
+    subjects = {request.origin["subject"] for request in first if request.origin["chunk_id"] == wanted}
+    assert 0 < len(subjects) < len({request.origin["subject"] for request in first})
+    for taken in (2, 4):
+        assert supply.demand({0: first}, lambda request: request.origin["chunk_id"] == wanted) == {0: len(subjects)}
+        fresh = requests_for(spec, supply)
+        assert {request.origin["subject"] for request in fresh} == subjects
+        assert {request.sample_index for request in fresh} == {taken, taken + 1}
+        assert not {request.key for request in fresh} & {request.key for request in first}
+    assert supply.demand({0: first}, lambda request: False) == {}
+    assert requests_for(spec, supply) == []
+
+
+def test_a_greedy_recipe_is_not_asked_again() -> None:
+    spec = RecipeSpec(recipe="grounded_qa", temperature=0)
+    supply = Supply([spec])
+    assert supply.demand({0: requests_for(spec, supply)}, lambda request: True) == {}

@@ -90,6 +90,15 @@ def test_a_broken_answer_is_asked_again(fault: Fault) -> None:
     assert client.failures == []
 
 
+def test_a_chat_endpoint_is_never_asked_how_likely_a_text_is() -> None:
+    with ScriptedServer(echo) as server:
+        turns = (Message(role="user", content="?"), Message(role="assistant", content="red"))
+        asked = request(messages=turns, sampling=Sampling(max_tokens=0))
+        with pytest.raises(TeacherError, match="how likely"):
+            ask(teacher(server), [asked])
+        assert not server.prompts
+
+
 @pytest.mark.parametrize("fault", [Fault.HANG_AFTER_HEADERS, Fault.SLOW_DRIP])
 def test_an_answer_that_never_ends_is_given_up_in_time(fault: Fault) -> None:
     with ScriptedServer(echo, faults=[fault]) as server:
