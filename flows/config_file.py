@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -17,10 +17,12 @@ from pydantic import BaseModel, ValidationError
 
 from data_catalog.errors import ConfigError
 from flows.config import Config, StageConfig
+from generators.recipes import recipes_of
 from training.compatibility import adapter_of, follows
 
 Location = tuple[str | int, ...]
 TEMPLATE_SUFFIX = ".jinja"
+RECIPE_SUFFIX = ".py"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
 
 
@@ -227,7 +229,14 @@ def _absolute(config: Config, base: Path) -> Config:
         return str(path(Path(value))) if value.endswith(TEMPLATE_SUFFIX) else value
 
     recipes = tuple(
-        recipe.model_copy(update={"templates": tuple(map(template, recipe.templates))})
+        recipe.model_copy(
+            update={
+                "recipe": str(path(Path(recipe.recipe))) if recipe.recipe.endswith(RECIPE_SUFFIX) else recipe.recipe,
+                "templates": tuple(map(template, recipe.templates)),
+                "first_templates": tuple(map(template, recipe.first_templates)),
+                "shots_from": _shots_from(recipe.shots_from, path),
+            }
+        )
         for recipe in config.generate.recipes
     )
     checks = {
@@ -257,6 +266,10 @@ def _absolute(config: Config, base: Path) -> Config:
     )
 
 
+def _shots_from(source: str | None, path: Callable[[Path], Path]) -> str | None:
+    return str(path(Path(source))) if source is not None and source.endswith(".jsonl") else source
+
+
 def _check(config: Config, tree: _Tree) -> None:
     """Check what no single field can: files that must exist, names that must be defined elsewhere in the file."""
     for index, source in enumerate(config.documents.paths):
@@ -272,6 +285,7 @@ def _check(config: Config, tree: _Tree) -> None:
         if suite.shots_from is not None and not suite.shots_from.is_file():
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
+    _check_recipes(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()
     for index, stage in enumerate(config.stages):
@@ -327,11 +341,23 @@ def _check_teacher(config: Config, tree: _Tree) -> None:
         tree.problem(("teacher", "model"), f"no model directory at {model}")
 
 
+def _check_recipes(config: Config, tree: _Tree) -> None:
+    """Each recipe must be one of the product's, or a file that can be imported; its examples must be there."""
+    for index, spec in enumerate(config.generate.recipes):
+        try:
+            recipes_of([*config.generate.recipes[:index], spec])
+        except ConfigError as error:
+            tree.problem(("generate", "recipes", index, "recipe"), " ".join(str(error).split()))
+        if (spec.shots_from or "").endswith(".jsonl") and not Path(spec.shots_from or "").is_file():
+            tree.problem(("generate", "recipes", index, "shots_from"), f"no file at {spec.shots_from}")
+
+
 def _check_templates(config: Config, tree: _Tree) -> None:
     named: list[tuple[Location, str]] = []
     for index, recipe in enumerate(config.generate.recipes):
-        for position, template in enumerate(recipe.templates):
-            named.append((("generate", "recipes", index, "templates", position), template))
+        for key in ("templates", "first_templates"):
+            for position, template in enumerate(getattr(recipe, key)):
+                named.append((("generate", "recipes", index, key, position), template))
     for name in CHECKS_BY_TEACHER:
         check = getattr(config.curate, name)
         if check is not None:

@@ -274,9 +274,15 @@ class ScriptedTeacher:
 
     Args:
         templates: whose prompts it understands; the product's own, in both languages, when left out.
+        answers: how it answers templates of a kind, from their variables, instead of by its own rules.
     """
 
-    def __init__(self, templates: Iterable[Template] | None = None) -> None:
+    def __init__(
+        self,
+        templates: Iterable[Template] | None = None,
+        answers: Mapping[str, Callable[[Mapping[str, str]], str]] | None = None,
+    ) -> None:
+        self._answers = answers or {}
         self._patterns = [
             (template.recipe, pattern)
             for template in (all_product_templates() if templates is None else templates)
@@ -294,6 +300,8 @@ class ScriptedTeacher:
         raise KeyError(prompt[:80])
 
     def _answer(self, kind: str, given: Mapping[str, str]) -> str:
+        if kind in self._answers:
+            return self._answers[kind](given)
         match kind:
             case "grounded_qa":
                 stem, last = _cut(given["focus"])
@@ -325,7 +333,7 @@ def all_product_templates() -> list[Template]:
 
 def _patterns(template: Template) -> Sequence[re.Pattern[str]]:
     """Return expressions that read a prompt's variables back, with a heading and without."""
-    marks = {name: f"\ue000{name}\ue001" for name in VARIABLES[template.recipe]}
+    marks = {name: f"\ue000{name}\ue001" for name in template.variables}
     patterns = []
     for values in (marks, {**marks, "heading": ""}):
         expression = re.escape(template.render(**values).messages[-1].content)

@@ -16,7 +16,7 @@ from flows.commands.requests import reparse, requests
 from flows.config_file import load_config
 from flows.pipeline import RefreshSummary, refresh
 from flows.progress import RecordingReporter, SilentReporter
-from generators.recipes.base import ParseFailure
+from generators.recipes.answers import ParseFailure
 from generators.recipes.paraphrase import Paraphrase
 from tests.flows.projects import write_project
 from tests.scripted_server import Body, Fault, ScriptedServer, ScriptedTeacher

@@ -19,6 +19,13 @@ VALUES = {
         "sentence": "Grease the upper bearing every 250 hours.",
         "question": "How often is the upper bearing of the Veltrano 40 greased?",
         "answer": "every 250 hours",
+        "other_heading": "Solmer 7",
+        "other_chunk": "The Solmer 7 shares its bearing grease with the Veltrano 40.",
+        "other_focus": "The oil filter must be replaced twice a year.",
+        "link": "Veltrano 40",
+        "entities": "upper bearing; oil filter",
+        "strategy": "Put the tasks of a year into a calendar.",
+        "persona": "An apprentice who services the machine for the first time.",
     },
     "zh": {
         "heading": "维特拉诺40 > 保养",
@@ -27,6 +34,13 @@ VALUES = {
         "sentence": "上轴承每250小时加一次油。",
         "question": "维特拉诺40的上轴承多久加一次油？",
         "answer": "每250小时",
+        "other_heading": "索尔默7",
+        "other_chunk": "索尔默7与维特拉诺40使用同一种轴承润滑脂。",
+        "other_focus": "机油滤清器每年更换两次。",
+        "link": "维特拉诺40",
+        "entities": "上轴承; 机油滤清器",
+        "strategy": "把一年的保养排成日历。",
+        "persona": "第一次保养这台机器的学徒。",
     },
 }
 
