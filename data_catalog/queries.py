@@ -422,6 +422,10 @@ FIND_NODES = {
 """The things of one kind that $text is the id, or the beginning of the id, of; six at most, an exact one first."""
 
 _PARSED = "(SELECT unnest(request_keys) AS request_key, id FROM items{only})"
+# The first of an item's chunks stands in its column.
+_FURTHER_CHUNKS = """(
+    SELECT unnest(from_json(json_extract(meta, '$.chunk_ids'), '["VARCHAR"]')[2:]) AS chunk_id, id
+    FROM items{only} WHERE contains(meta, '"chunk_ids"'))"""
 _EDGES = (
     ("path", "document", "documents", "path", "id"),
     ("document", "chunk", "chunks", "document_id", "id"),
@@ -430,6 +434,7 @@ _EDGES = (
     ("item", "request", "requests", "item_id", "key"),
     ("request", "item", _PARSED, "request_key", "id"),
     ("chunk", "item", "items", "chunk_id", "id"),
+    ("chunk", "item", _FURTHER_CHUNKS, "chunk_id", "id"),
     ("document", "item", "(FROM items WHERE chunk_id IS NULL)", "document_id", "id"),
     ("item", "dataset", "dataset_items", "item_id", "dataset_id"),
     ("dataset", "run", "model_sources", "dataset_id", "run_id"),

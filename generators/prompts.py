@@ -38,6 +38,17 @@ VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "judge": frozenset({"heading", "chunk", "question", "answer"}),
         "paraphrase": frozenset({"heading", "sentence"}),
         "unanswerable": frozenset({"heading", "chunk"}),
+        "multi_hop": frozenset({"heading", "chunk", "other_heading", "other_chunk", "link"}),
+        "multi_turn": frozenset({"heading", "chunk", "focus", "other_focus"}),
+        "chain_of_thought": frozenset({"heading", "chunk", "focus"}),
+        "instructions": frozenset({"heading", "chunk"}),
+        "rewrites": frozenset({"heading", "chunk"}),
+        "entigraph_plan": frozenset({"heading", "chunk"}),
+        "entigraph": frozenset({"heading", "chunk", "entities"}),
+        "active_reading_plan": frozenset({"heading", "chunk"}),
+        "active_reading": frozenset({"heading", "chunk", "strategy"}),
+        "personas_plan": frozenset({"heading", "chunk"}),
+        "personas": frozenset({"heading", "chunk", "persona"}),
     }
 )
 """What each kind of template is given; using anything else is an error before a single request is sent."""

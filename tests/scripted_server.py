@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self
 
 from data_catalog.text import fold_space, is_cjk, normalise_answer
@@ -274,7 +275,8 @@ class ScriptedTeacher:
 
     Args:
         templates: whose prompts it understands; the product's own, in both languages, when left out.
-        answers: how it answers templates of a kind, from their variables, instead of by its own rules.
+        answers: how it answers templates of a kind, from their variables (and `template`, the name), instead of by its
+            own rules.
     """
 
     def __init__(
@@ -284,7 +286,7 @@ class ScriptedTeacher:
     ) -> None:
         self._answers = answers or {}
         self._patterns = [
-            (template.recipe, pattern)
+            (template, pattern)
             for template in (all_product_templates() if templates is None else templates)
             for pattern in _patterns(template)
         ]
@@ -292,9 +294,9 @@ class ScriptedTeacher:
     def answer(self, body: Body) -> str:
         """Return the answer to a request; KeyError where the prompt is of no template."""
         prompt = body["messages"][-1]["content"]
-        for kind, pattern in self._patterns:
+        for template, pattern in self._patterns:
             if match := pattern.fullmatch(prompt):
-                return self._answer(kind, {"heading": "", **match.groupdict()})
+                return self._answer(template.recipe, {"template": template.name, "heading": "", **match.groupdict()})
         if is_probe(body):
             return "ok"
         raise KeyError(prompt[:80])
@@ -321,16 +323,18 @@ class ScriptedTeacher:
                 return f"Who was the first to ask about {given['heading'] or 'all this'}?"
 
 
-def all_product_templates() -> list[Template]:
+@cache
+def all_product_templates() -> tuple[Template, ...]:
     """Return every template that ships with the product."""
-    return [
+    return tuple(
         load_template(name, recipe, language)
         for recipe in VARIABLES
         for language in ("en", "zh")
         for name in product_templates(recipe, language)
-    ]
+    )
 
 
+@cache
 def _patterns(template: Template) -> Sequence[re.Pattern[str]]:
     """Return expressions that read a prompt's variables back, with a heading and without."""
     marks = {name: f"\ue000{name}\ue001" for name in template.variables}

@@ -14,17 +14,17 @@ MIN_WORDS = 2
 """A quote of one word stands in any chunk and proves nothing."""
 
 
-def check(item: Item, *chunks: Chunk | None) -> Verdict:
+def check(item: Item, *chunks: Chunk) -> Verdict:
     """Return whether the item's evidence is a quote from its chunk; of several chunks, whether each has its own.
 
-    `meta["evidence"]` is one quote, or a list: of quotes from the one chunk, or of one quote for each chunk.
+    `meta["evidence"]` is one quote, or a list: of quotes from the one chunk, or of one quote for each chunk. Without
+    chunks there is nothing to say.
     """
     evidence = item.meta.get("evidence", "")
     quotes = [fold_space(str(quote)) for quote in (evidence if isinstance(evidence, list) else [evidence])]
-    present = [chunk for chunk in chunks if chunk is not None]
-    if not present or len(present) < len(chunks):
+    if not chunks:
         return unscored(item, CHECK, "its chunk is not there any more")
-    places = present * len(quotes) if len(present) == 1 else present
+    places = chunks * len(quotes) if len(chunks) == 1 else chunks
     if len(places) != len(quotes):
         return failed(item, CHECK, f"{len(quotes)} quotes from {len(places)} chunks")
     for quote, chunk in zip(quotes, places, strict=True):

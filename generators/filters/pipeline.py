@@ -186,7 +186,7 @@ class Curator:
         if spec.reject_sensitive:
             yield sensitive.check(item, spec.reject_sensitive)
         if Check.EVIDENCE in checks and spec.evidence:
-            yield evidence.check(item, *(sources_of(item, self._chunk_of) or [None]))
+            yield evidence.check(item, *sources_of(item, self._chunk_of))
         if Check.ANCHORED in checks and spec.anchored:
             yield anchored.check(item, chunk)
         if Check.FAITHFUL in checks:

@@ -10,13 +10,21 @@ from data_catalog.errors import ConfigError
 from data_catalog.records import Chunk, Completion, Document, Item, Request
 from generators.examples import ExamplePool
 from generators.prompts import Template, load_templates
+from generators.recipes.active_reading import ActiveReading
 from generators.recipes.answers import ParseFailure
 from generators.recipes.base import ExamplesFor, FollowUp, Recipe, Source, no_examples
+from generators.recipes.chain_of_thought import ChainOfThought
 from generators.recipes.document import NAME as DOCUMENT
 from generators.recipes.document import document_text_items
+from generators.recipes.entigraph import EntiGraph
 from generators.recipes.grounded_qa import GroundedQA
+from generators.recipes.instructions import Instructions
+from generators.recipes.multi_hop import MultiHop
+from generators.recipes.multi_turn import MultiTurn
 from generators.recipes.own import SUFFIX, load_recipe
 from generators.recipes.paraphrase import Paraphrase
+from generators.recipes.personas import Personas
+from generators.recipes.rewrites import Rewrites
 from generators.recipes.unanswerable import Unanswerable
 from generators.specs import RecipeSpec
 
@@ -40,6 +48,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             GroundedQA(),
             Paraphrase(),
             Unanswerable(),
+            MultiHop(),
+            MultiTurn(),
+            ChainOfThought(),
+            Instructions(),
+            Personas(),
+            Rewrites(),
+            EntiGraph(),
+            ActiveReading(),
         )
     }
 )

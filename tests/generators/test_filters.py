@@ -237,7 +237,7 @@ def test_evidence_with_a_control_token_is_compared_as_the_teacher_saw_it() -> No
 
 
 def test_evidence_without_its_chunk_is_unscored() -> None:
-    assert evidence.check(qa(), None).outcome is Outcome.UNSCORED
+    assert evidence.check(qa()).outcome is Outcome.UNSCORED
 
 
 @pytest.mark.parametrize(
