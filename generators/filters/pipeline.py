@@ -18,6 +18,7 @@ from generators.filters import (
     judge,
     length,
     near_duplicate,
+    needs_all,
     repetition,
     round_trip,
     schema,
@@ -93,8 +94,8 @@ class Curator:
     """Runs every check on the items that are left by the checks before it.
 
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
-    faithfulness; duplicates and near-duplicates; contamination; the judge, and whether open questions are open; the
-    round trip; contradictions among what is left.
+    faithfulness; duplicates and near-duplicates; contamination; the judge, whether open questions are open and those of
+    several chunks need them all; the round trip; contradictions among what is left.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -137,7 +138,8 @@ class Curator:
         self._judging: dict[str, tuple[Request, ...]] = {}
         self._again: dict[str, tuple[Request, ...]] = {}
         self._open: dict[str, tuple[Request, ...]] = {}
-        """What was asked about an item: by the judge, by the round trip, of open questions."""
+        self._in_part: dict[str, tuple[Request, ...]] = {}
+        """What was asked about an item: by the judge, by the round trip, of open questions, of each chunk alone."""
         self._answers: dict[str, Completion] = {}
         self._planted: list[Planted] = []
 
@@ -203,6 +205,10 @@ class Curator:
         if unknown := _without(open_items, self._open):
             self._open |= openness.unanswerable_requests(unknown, self._chunks, prompts.openness)
         first = [request for item in open_items for request in self._open[item.id]]
+        of_several = funnel.left(Check.NEEDS_ALL)
+        unknown = _without(of_several, self._in_part)
+        self._in_part |= needs_all.needs_all_requests(unknown, self._chunk_of, prompts.openness)
+        first += [request for item in of_several for request in self._in_part[item.id]]
         judged = funnel.left(Check.JUDGE) if prompts.judge else []
         test: list[Request] = []
         if prompts.judge and spec.judge:
@@ -215,6 +221,7 @@ class Curator:
         self._find_out([*judging, *test, *first])
         funnel.take(judge.judge_verdicts(judged, self._judging, self._answers))
         funnel.take(openness.unanswerable_verdicts(open_items, self._open, self._answers, spec.abstention_phrases))
+        funnel.take(needs_all.needs_all_verdicts(funnel.left(Check.NEEDS_ALL), self._in_part, self._answers))
         if prompts.round_trip:
             left = funnel.left(Check.ROUND_TRIP)
             unknown = _without(left, self._again)

@@ -43,6 +43,8 @@ class Check(StrEnum):
     ROUND_TRIP = "round_trip"
     """Asked again with the chunk alone, the teacher gives the same short answer; of contradicting answers to one
     question the prevailing one is kept."""
+    NEEDS_ALL = "needs_all"
+    """No one of its chunks (`meta["chunk_ids"]`) answers the question alone."""
     OPEN = "open"
     """The question has no answer in the documents."""
 

@@ -21,7 +21,7 @@ class MultiHop(Recipe):
 
     name: ClassVar[str] = "multi_hop"
     version: ClassVar[int] = 1
-    checks: ClassVar[frozenset[Check]] = GROUNDED
+    checks: ClassVar[frozenset[Check]] = GROUNDED | {Check.NEEDS_ALL}
     response_schema: ClassVar[Mapping[str, Any] | None] = SCHEMA
 
     def asks(self, source: Source) -> Iterator[Ask]:

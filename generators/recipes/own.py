@@ -26,7 +26,7 @@ from generators.recipes.base import Check, Recipe
 
 SUFFIX = ".py"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_OF_CONVERSATIONS = {Check.JUDGE, Check.ROUND_TRIP, Check.OPEN}
+_OF_CONVERSATIONS = {Check.JUDGE, Check.ROUND_TRIP, Check.NEEDS_ALL, Check.OPEN}
 _SHAPE = "a Python file with one subclass of generators.recipes.base.Recipe: name, version, variables, asks, read"
 
 

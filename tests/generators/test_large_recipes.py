@@ -189,6 +189,10 @@ def test_pairs_of_chunks_share_a_name_and_each_stands_for_its_own_quote() -> Non
     contents = [request.messages[-1].content for request in made.requests]
     linked = {content.partition("<names>")[2].partition("</names>")[0] for content in contents}
     assert any("Mira" in names and "Veltrano 40" in names for names in linked)
+    halves = Made("multi_hop", answers={"multi_hop": _of_one_chunk})
+    assert halves.accepted == []
+    assert halves.faults["needs_all@1"] >= 1
+    assert set(halves.faults) <= {"needs_all@1", "duplicate@1"}
     swapped = Made("multi_hop", answers={"multi_hop": _swapped})
     assert swapped.accepted == []
     assert set(swapped.faults) == {"evidence@1"}
@@ -197,6 +201,13 @@ def test_pairs_of_chunks_share_a_name_and_each_stands_for_its_own_quote() -> Non
 
 
 _FIELDS = ("evidence", "other_evidence", "question", "answer")
+
+
+def _of_one_chunk(given: Given) -> str:
+    """Ask for how one sentence of the first chunk ends: the other one isn't needed."""
+    said = json.loads(LARGE_MODEL["multi_hop"](given))
+    question, answer = said["question"].partition(" and “")[0] + "?", said["answer"].partition(", ")[0]
+    return json.dumps({**said, "question": question, "answer": answer})
 
 
 def _swapped(given: Given) -> str:
