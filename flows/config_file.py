@@ -235,6 +235,7 @@ def _absolute(config: Config, base: Path) -> Config:
                 "templates": tuple(map(template, recipe.templates)),
                 "first_templates": tuple(map(template, recipe.first_templates)),
                 "shots_from": _shots_from(recipe.shots_from, path),
+                "seeds": path(recipe.seeds) if recipe.seeds is not None else None,
             }
         )
         for recipe in config.generate.recipes
@@ -350,6 +351,8 @@ def _check_recipes(config: Config, tree: _Tree) -> None:
             tree.problem(("generate", "recipes", index, "recipe"), " ".join(str(error).split()))
         if (spec.shots_from or "").endswith(".jsonl") and not Path(spec.shots_from or "").is_file():
             tree.problem(("generate", "recipes", index, "shots_from"), f"no file at {spec.shots_from}")
+        if spec.seeds is not None and not spec.seeds.is_file():
+            tree.problem(("generate", "recipes", index, "seeds"), f"no file at {spec.seeds}")
 
 
 def _check_templates(config: Config, tree: _Tree) -> None:

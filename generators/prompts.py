@@ -49,13 +49,19 @@ VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "active_reading": frozenset({"heading", "chunk", "strategy"}),
         "personas_plan": frozenset({"heading", "chunk"}),
         "personas": frozenset({"heading", "chunk", "persona"}),
+        "self_instruct": frozenset({"tasks"}),
+        "evol_instruct_plan": frozenset({"task"}),
+        "evol_instruct": frozenset({"task"}),
     }
 )
 """What each kind of template is given; using anything else is an error before a single request is sent."""
-SOURCE_VARIABLES = frozenset({"chunk", "focus", "sentence"})
-"""Those that carry the document: a template with none of them asks about nothing."""
+SOURCE_VARIABLES = frozenset({"chunk", "focus", "sentence", "task", "tasks"})
+"""Those that carry the document, or the tasks where there is none: a template with none of them asks about nothing."""
 
-DELIMITERS = ("document", "passage", "sentence", "question", "answer", "names", "entities", "strategy", "persona")
+DELIMITERS = (
+    *("document", "passage", "sentence", "question", "answer"),
+    *("names", "entities", "strategy", "persona", "task"),
+)
 """The tags with which the product's templates frame data."""
 _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,60}\|>"  # ChatML, Llama 3, Phi, Qwen: <|im_start|>, <|eot_id|>, <|endoftext|>

@@ -162,6 +162,10 @@ class RecipeSpec(Spec):
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer in tokens; an answer that meets it counts as failed."""
 
+    seeds: Path | None = None
+    """A file `*.jsonl` of tasks, rows of `instruction` and, if you like, `response`: what `self_instruct` and
+    `evol_instruct` make more of."""
+
     @model_validator(mode="after")
     def _has_examples(self) -> Self:
         if bool(self.shots) != (self.shots_from is not None):

@@ -19,6 +19,7 @@ from generators.filters import (
     length,
     near_duplicate,
     needs_all,
+    novel,
     repetition,
     round_trip,
     schema,
@@ -41,7 +42,7 @@ SOURCE = "source@1"
 
 _ALONE = (
     SOURCE,
-    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful)),
+    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful, novel)),
 )
 """The checks that look at one item and ask nobody, in their order."""
 
@@ -94,8 +95,8 @@ class Curator:
     """Runs every check on the items that are left by the checks before it.
 
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
-    faithfulness; duplicates and near-duplicates; contamination; the judge, whether open questions are open and those of
-    several chunks need them all; the round trip; contradictions among what is left.
+    faithfulness, novelty; duplicates and near-duplicates; contamination; the judge, whether open questions are open and
+    those of several chunks need them all; the round trip; contradictions among what is left.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -193,6 +194,8 @@ class Curator:
             yield anchored.check(item, chunk)
         if Check.FAITHFUL in checks:
             yield faithful.check(item)
+        if Check.NOVEL in checks:
+            yield novel.check(item)
 
     def _checks_of(self, item: Item) -> frozenset[Check]:
         recipe = self._recipes.get(item.recipe)

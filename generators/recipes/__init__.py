@@ -17,6 +17,7 @@ from generators.recipes.chain_of_thought import ChainOfThought
 from generators.recipes.document import NAME as DOCUMENT
 from generators.recipes.document import document_text_items
 from generators.recipes.entigraph import EntiGraph
+from generators.recipes.evol_instruct import EvolInstruct
 from generators.recipes.grounded_qa import GroundedQA
 from generators.recipes.instructions import Instructions
 from generators.recipes.multi_hop import MultiHop
@@ -25,7 +26,9 @@ from generators.recipes.own import SUFFIX, load_recipe
 from generators.recipes.paraphrase import Paraphrase
 from generators.recipes.personas import Personas
 from generators.recipes.rewrites import Rewrites
+from generators.recipes.self_instruct import SelfInstruct
 from generators.recipes.unanswerable import Unanswerable
+from generators.seeds import Seed, load_seeds
 from generators.specs import RecipeSpec
 
 __all__ = [
@@ -56,6 +59,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Rewrites(),
             EntiGraph(),
             ActiveReading(),
+            SelfInstruct(),
+            EvolInstruct(),
         )
     }
 )
@@ -132,7 +137,7 @@ def build_requests(
         ConfigError: an unknown recipe or a template that can't be used.
     """
     recipe = find_recipe(spec.recipe, base_dir)
-    source = Source(documents, chunks, count_tokens, context_tokens)
+    source = Source(documents, chunks, count_tokens, context_tokens, _seeds(spec, recipe, base_dir))
     return list(
         recipe.requests(
             spec,
@@ -187,6 +192,15 @@ def parse(
         recipes: by name (`recipes_of`).
     """
     return recipes[request.origin["recipe"]].parse(request, completion)
+
+
+def _seeds(spec: RecipeSpec, recipe: Recipe, base_dir: Path | None) -> tuple[Seed, ...]:
+    if recipe.needs_seeds != (spec.seeds is not None):
+        lacking = "makes more of seed tasks" if recipe.needs_seeds else "asks about documents and takes no seeds"
+        raise ConfigError(
+            f"{recipe.name} {lacking}", valid="`seeds: tasks.jsonl` for self_instruct and evol_instruct, for no other"
+        )
+    return () if spec.seeds is None else load_seeds((base_dir or Path()) / spec.seeds)
 
 
 def _templates(spec: RecipeSpec, recipe: Recipe, kind: str, base_dir: Path | None) -> tuple[Template, ...]:

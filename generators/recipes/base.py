@@ -21,6 +21,7 @@ from generators.chunks import prose_sentences
 from generators.examples import Example, with_examples
 from generators.prompts import Template
 from generators.recipes.answers import Answer, ParseFailure, whole_answer
+from generators.seeds import Seed
 from generators.specs import RecipeSpec
 
 MIN_WORDS = 4
@@ -45,6 +46,8 @@ class Check(StrEnum):
     question the prevailing one is kept."""
     NEEDS_ALL = "needs_all"
     """No one of its chunks (`meta["chunk_ids"]`) answers the question alone."""
+    NOVEL = "novel"
+    """The task is none of the seeds in `meta["seeds"]`."""
     OPEN = "open"
     """The question has no answer in the documents."""
 
@@ -62,6 +65,8 @@ class Source:
     count_tokens: Callable[[str], int]
     context_tokens: int
     """Longest text of a whole document in a prompt."""
+    seeds: Sequence[Seed] = ()
+    """Tasks that more are made from, for recipes that need no document."""
 
     def sentences(self) -> Iterator[tuple[Chunk, str]]:
         """Yield each chunk's sentences that carry a fact, as one line each; headings, code and tables have none."""
@@ -125,6 +130,8 @@ class Recipe(ABC):
     """Of its items; it decides which training stages take them when they name no recipes."""
     variables: ClassVar[frozenset[str]] = frozenset()
     """What its templates are given; empty for the product's own recipes: see `generators.prompts.VARIABLES`."""
+    needs_seeds: ClassVar[bool] = False
+    """Whether it makes more of seed tasks (`seeds` in the configuration) instead of asking about documents."""
     checks: ClassVar[frozenset[Check]] = frozenset()
     response_schema: ClassVar[Mapping[str, Any] | None] = None
     source_digest: str = ""

@@ -149,6 +149,21 @@ def readers(given: Given) -> str:
     return json.dumps({"personas": ["An apprentice.", "A buyer who compares."]})
 
 
+def new_task(given: Given) -> str:
+    """Write a task that no seed is like, another one for each prompt."""
+    topic = given["tasks"].splitlines()[0].split()[-1].strip(".。")[-6:]
+    return _json(instruction=f"Spell {topic} backwards and say it {len(topic)} times.", response=f"{topic[::-1]}, then")
+
+
+def evolve(given: Given) -> str:
+    operator = given["template"].split("/")[1].partition(".")[0]
+    return _json(instruction=f"{given['task']} Mind the {operator} of it.")
+
+
+def do_task(given: Given) -> str:
+    return f"Done with care: {' '.join(reversed(given['task'].split()))}"
+
+
 def _json(**texts: str) -> str:
     return json.dumps(texts, ensure_ascii=False)
 
@@ -167,4 +182,7 @@ LARGE_MODEL: Mapping[str, Callable[[Given], str]] = {
     "active_reading": active_reading,
     "personas_plan": readers,
     "personas": personas,
+    "self_instruct": new_task,
+    "evol_instruct_plan": evolve,
+    "evol_instruct": do_task,
 }

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
+from data_catalog.errors import ConfigError
 from data_catalog.records import Completion, Item, Kind, Outcome, Request, Split
 from generators.engine import answer_all
 from generators.filters import CurateReport, Curator
@@ -29,7 +31,14 @@ SOLMER = handbook(
     path="solmer.md",
 )
 DOCUMENTS = [handbook(), SOLMER]
-LARGE = [name for name in RECIPES if name not in ("grounded_qa", "paraphrase", "unanswerable")]
+SEEDED = ("self_instruct", "evol_instruct")
+ON_DOCUMENTS = [name for name in RECIPES if name not in ("grounded_qa", "paraphrase", "unanswerable", *SEEDED)]
+SEEDS = [
+    {"instruction": "Write a reminder for the operator of a press."},
+    {"instruction": "Name three kinds of grease.", "response": "Lithium, calcium, silicone."},
+    {"instruction": "Explain to a child what a bearing is."},
+    {"instruction": "把这句话改成被动语态：他修好了机器。", "response": "机器被他修好了。"},
+]
 
 
 class Made:
@@ -41,13 +50,15 @@ class Made:
         language: str = "en",
         answers: Mapping[str, Callable[[Given], str]] | None = None,
         evaluation_share: float = 0.0,
+        seeds_file: Path | None = None,
     ) -> None:
         chunks = [chunk for one in DOCUMENTS for chunk in cut(one, evaluation_share=evaluation_share)]
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self.store = Memory()
         self.failures: Counter[str] = Counter()
         self.requests: list[Request] = []
-        spec = RecipeSpec.model_validate({"recipe": recipe, "language": language})
+        seeds = {"seeds": seeds_file} if seeds_file else {}
+        spec = RecipeSpec.model_validate({"recipe": recipe, "language": language, **seeds})
         with ScriptedServer(ScriptedTeacher(answers={**LARGE_MODEL, **(answers or {})}).answer) as server:
             teacher = OpenAITeacher(TeacherSpec(model=server.model), server.base_url, server.model, "scripted-1")
 
@@ -95,10 +106,17 @@ class Made:
         return Counter(verdict.check for verdict in self.report.verdicts if verdict.outcome is not Outcome.PASSED)
 
 
+@pytest.fixture
+def seeds_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in SEEDS), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("recipe", LARGE)
-def test_what_a_large_model_writes_is_accepted(recipe: str, language: str) -> None:
-    made = Made(recipe, language)
+@pytest.mark.parametrize("recipe", [*ON_DOCUMENTS, *SEEDED])
+def test_what_a_large_model_writes_is_accepted(recipe: str, language: str, seeds_file: Path) -> None:
+    made = Made(recipe, language, seeds_file=seeds_file if recipe in SEEDED else None)
     assert made.failures == {}
     assert len(made.accepted) >= 3
     assert set(made.faults) <= {"duplicate@1", "near_duplicate@1"}, made.reasons
@@ -109,7 +127,7 @@ def test_what_a_large_model_writes_is_accepted(recipe: str, language: str) -> No
         assert item.meta["version"] == f"{recipe}@1"
 
 
-@pytest.mark.parametrize("recipe", LARGE)
+@pytest.mark.parametrize("recipe", ON_DOCUMENTS)
 def test_held_out_chunks_are_asked_about_only_where_the_answers_are_held_out(recipe: str) -> None:
     made = Made(recipe, evaluation_share=0.5)
     sides = {chunk.split for chunk in made.chunks.values()}
@@ -160,7 +178,7 @@ def test_a_text_with_a_number_or_a_name_of_its_own_is_stopped(recipe: str, more:
     assert made.faults == {"anchored@1": len(made.items)}
 
 
-@pytest.mark.parametrize("recipe", LARGE)
+@pytest.mark.parametrize("recipe", ON_DOCUMENTS)
 def test_an_answer_that_is_none_makes_no_item(recipe: str) -> None:
     first = requests_for(recipe, DOCUMENTS)[0]
     steps = [first]
@@ -270,3 +288,54 @@ def test_readers_and_strategies_are_kept_with_what_they_led_to() -> None:
     assert {item.meta["persona"] for item in Made("personas").accepted} == {"An apprentice.", "A buyer who compares."}
     strategies = {item.meta["strategy"] for item in Made("active_reading").accepted}
     assert strategies == {"Tell it as a story.", "Ask yourself and answer."}
+
+
+def test_tasks_are_made_of_seeds_and_belong_to_no_document(seeds_file: Path) -> None:
+    made = Made("self_instruct", seeds_file=seeds_file)
+    assert len(made.requests) == len(SEEDS)
+    for request, seed in zip(made.requests, SEEDS, strict=True):
+        assert request.origin["seeds"][0] == seed["instruction"]
+        assert len(set(request.origin["seeds"])) == 3
+        assert all(one in request.messages[-1].content for one in request.origin["seeds"])
+    for item in made.accepted:
+        assert (item.document_id, item.chunk_id, item.split) == (None, None, Split.TRAIN)
+    copied = {"instruction": "Name three kinds of good grease."}
+    again = Made("self_instruct", answers=invented("self_instruct", copied), seeds_file=seeds_file)
+    assert again.faults["novel@1"] >= 1
+    assert {verdict.score for verdict in again.report.verdicts if verdict.check == "novel@1"} >= {10 / 11}
+
+
+def test_a_task_evolves_by_each_operator_and_what_did_not_is_dropped(seeds_file: Path) -> None:
+    made = Made("evol_instruct", seeds_file=seeds_file)
+    operators = {one.template.split("/")[1].partition(".")[0] for one in made.requests if "from" not in one.origin}
+    assert operators == {"constraints", "deepening", "concretising", "reasoning", "input", "breadth"}
+    assert all(len(item.request_keys) == 2 for item in made.accepted)
+
+    def failures(kind: str, answer: Callable[[Given], str]) -> set[str]:
+        return set(Made("evol_instruct", answers={kind: answer}, seeds_file=seeds_file).failures)
+
+    same = failures("evol_instruct_plan", lambda given: json.dumps({"instruction": f" {given['task'].upper()}"}))
+    assert same == {"the task is the same as before"}
+    leaking = failures("evol_instruct_plan", lambda _: json.dumps({"instruction": "Do the rewritten task well."}))
+    assert leaking == {"the task speaks of the prompt"}
+    assert failures("evol_instruct", lambda _: "Sorry, as an AI I can't.") == {"the teacher declines the task"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "content", "said"),
+    [
+        ("self_instruct", None, "self_instruct makes more of seed tasks"),
+        ("grounded_qa", "", "grounded_qa asks about documents and takes no seeds"),
+        ("self_instruct", "\n", "has no seed"),
+        ("evol_instruct", "{", "tasks.jsonl:1 is no JSON"),
+        ("evol_instruct", '{"instruction": " "}', "tasks.jsonl:1 is no task"),
+        ("evol_instruct", '{"instruction": "a", "input": "b"}', "tasks.jsonl:1 is no task"),
+        ("evol_instruct", '["a"]', "tasks.jsonl:1 is no task"),
+    ],
+)
+def test_seeds_that_cannot_be_used_say_where(tmp_path: Path, recipe: str, content: str | None, said: str) -> None:
+    path = tmp_path / "tasks.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        requests_for(recipe, DOCUMENTS, seeds=None if content is None else path)
