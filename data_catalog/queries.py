@@ -426,6 +426,10 @@ FIND_NODES = {
 } | {"path": "SELECT DISTINCT path FROM documents WHERE path = $text"}
 """The things of one kind that $text is the id, or the beginning of the id, of; six at most, an exact one first."""
 
+# The first of an item's chunks stands in its column.
+_FURTHER_CHUNKS = """(
+    SELECT unnest(from_json(json_extract(meta, '$.chunk_ids'), '["VARCHAR"]')[2:]) AS chunk_id, id
+    FROM items{only} WHERE contains(meta, '"chunk_ids"'))"""
 _EDGES = (
     ("path", "document", "documents", "path", "id"),
     ("document", "chunk", "chunks", "document_id", "id"),
@@ -434,6 +438,7 @@ _EDGES = (
     ("item", "request", "requests", "item_id", "key"),
     ("request", "item", "item_requests", "request_key", "item_id"),
     ("chunk", "item", "items", "chunk_id", "id"),
+    ("chunk", "item", _FURTHER_CHUNKS, "chunk_id", "id"),
     ("document", "item", "(FROM items WHERE chunk_id IS NULL)", "document_id", "id"),
     ("item", "dataset", "dataset_items", "item_id", "dataset_id"),
     ("dataset", "run", "model_sources", "dataset_id", "run_id"),
@@ -448,23 +453,17 @@ SEMI JOIN wanted ON wanted.id = edges.{from_column}
 WHERE edges.{to_column} IS NOT NULL ORDER BY ALL
 """
 CHILDREN = tuple(
-    (above, below, _STEP.format(table=table, from_column=parents, to_column=children))
+    (above, below, _STEP.format(table=table.format(only=""), from_column=parents, to_column=children))
     for above, below, table, parents, children in _EDGES
 )
 """(kind, kind of its children, statement that finds them for `wanted`)."""
-_REQUESTS_OF_ITEMS = """(
-    SELECT unnest(request_keys) AS request_key, id AS item_id FROM items SEMI JOIN wanted ON wanted.id = items.id
-)"""
+_ONLY_WANTED = " SEMI JOIN wanted ON wanted.id = items.id"
+_REQUESTS_OF_ITEMS = "(SELECT unnest(request_keys) AS request_key, id AS item_id FROM items{only})"
 """`item_requests` has an index for the other direction only; here the primary key of `items` finds the rows."""
 PARENTS = tuple(
-    (
-        below,
-        above,
-        _STEP.format(
-            table=_REQUESTS_OF_ITEMS if table == "item_requests" else table, from_column=children, to_column=parents
-        ),
-    )
-    for above, below, table, parents, children in _EDGES
+    (below, above, _STEP.format(table=table.format(only=_ONLY_WANTED), from_column=children, to_column=parents))
+    for above, below, of_children, parents, children in _EDGES
+    for table in (_REQUESTS_OF_ITEMS if of_children == "item_requests" else of_children,)
 )
 """(kind, kind of its parents, statement that finds them for `wanted`)."""
 LABELS = {

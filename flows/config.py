@@ -31,7 +31,8 @@ class StageDataSpec(Spec):
     """Which items a stage trains on."""
 
     recipes: tuple[str, ...] = ()
-    """Recipes whose accepted items enter; empty means the usual ones of the stage."""
+    """Recipes whose accepted items enter. Empty means: `pretrain` takes those of all recipes that make text, `sft`
+    those of all that make conversations, the others `grounded_qa` and `unanswerable`."""
     part: tuple[float, float] = (0.0, 1.0)
     """Which part of the items enters, as shares of their hash space. A preference stage (`dpo`, `kto`, `orpo`, `simpo`,
     `reward`) learns from the student's mistakes, and on questions that `sft` trained on it makes none: give `sft` [0.0,

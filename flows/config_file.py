@@ -19,6 +19,7 @@ from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
 from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
+from generators.recipes import recipes_of
 from generators.specs import TeacherSpec
 from training.compatibility import adapter_of, follows
 
@@ -229,6 +230,7 @@ def _check(config: Config, tree: _Tree) -> None:
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_judges(config, tree)
+    _check_recipes(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()
     for index, stage in enumerate(config.stages):
@@ -302,11 +304,25 @@ def _check_judges(config: Config, tree: _Tree) -> None:
             tree.problem((*where, "human"), f"no file at {scorer.human}")
 
 
+def _check_recipes(config: Config, tree: _Tree) -> None:
+    """Each recipe must be one of the product's, or a file that can be imported; its examples must be there."""
+    for index, spec in enumerate(config.generate.recipes):
+        try:
+            recipes_of([*config.generate.recipes[:index], spec])
+        except ConfigError as error:
+            tree.problem(("generate", "recipes", index, "recipe"), " ".join(str(error).split()))
+        if (spec.shots_from or "").endswith(".jsonl") and not Path(spec.shots_from or "").is_file():
+            tree.problem(("generate", "recipes", index, "shots_from"), f"no file at {spec.shots_from}")
+        if spec.seeds is not None and not spec.seeds.is_file():
+            tree.problem(("generate", "recipes", index, "seeds"), f"no file at {spec.seeds}")
+
+
 def _check_templates(config: Config, tree: _Tree) -> None:
     named: list[tuple[Location, str]] = []
     for index, recipe in enumerate(config.generate.recipes):
-        for position, template in enumerate(recipe.templates):
-            named.append((("generate", "recipes", index, "templates", position), template))
+        for key in ("templates", "first_templates"):
+            for position, template in enumerate(getattr(recipe, key)):
+                named.append((("generate", "recipes", index, key, position), template))
     for name in CHECKS_BY_TEACHER:
         check = getattr(config.curate, name)
         if check is not None:

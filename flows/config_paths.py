@@ -11,6 +11,8 @@ from flows.config import Config
 from generators.specs import TeacherSpec
 
 TEMPLATE_SUFFIX = ".jinja"
+RECIPE_SUFFIX = ".py"
+ROWS_SUFFIX = ".jsonl"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
 
 
@@ -34,8 +36,19 @@ def absolute(config: Config, base: Path) -> Config:
         human = path(spec.human) if spec.human is not None else None
         return spec.model_copy(update={"template": template(spec.template), "human": human})
 
+    def shots(source: str | None) -> str | None:
+        return str(path(Path(source))) if source is not None and source.endswith(ROWS_SUFFIX) else source
+
     recipes = tuple(
-        recipe.model_copy(update={"templates": tuple(map(template, recipe.templates))})
+        recipe.model_copy(
+            update={
+                "recipe": str(path(Path(recipe.recipe))) if recipe.recipe.endswith(RECIPE_SUFFIX) else recipe.recipe,
+                "templates": tuple(map(template, recipe.templates)),
+                "first_templates": tuple(map(template, recipe.first_templates)),
+                "shots_from": shots(recipe.shots_from),
+                "seeds": path(recipe.seeds) if recipe.seeds is not None else None,
+            }
+        )
         for recipe in config.generate.recipes
     )
     checks = {

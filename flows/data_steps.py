@@ -23,15 +23,12 @@ from generators.documents.results import counted, endings
 from generators.recipes import document_text_items
 from generators.tokens import load_counter
 from generators.withholding import Open, withhold
-from training.compatibility import PREFERENCE
 
-STAGE_RECIPES: Mapping[str, tuple[str, ...]] = {
-    "pretrain": ("paraphrase",),
-    "sft": ("grounded_qa", "unanswerable"),
-    "ppo": ("grounded_qa", "unanswerable"),
-    **dict.fromkeys(sorted(PREFERENCE), ("grounded_qa", "unanswerable")),
-}
-"""Which accepted items a stage trains on unless its `data.recipes` says otherwise."""
+STAGE_KINDS: Mapping[str, Kind] = {"pretrain": Kind.TEXT, "sft": Kind.MESSAGES}
+"""Stages that train on all accepted items of a kind unless their `data.recipes` says otherwise."""
+QUESTION_RECIPES = ("grounded_qa", "unanswerable")
+"""What `ppo` and the preference stages ask the student unless their `data.recipes` says otherwise: questions with short
+answers, which can be compared."""
 
 MAX_NOTES = 20
 """Lines of one kind that the ingest step writes."""
@@ -121,12 +118,15 @@ def _first(lines: Sequence[str], rest: str) -> Iterator[str]:
 
 def stage_items(stage: StageConfig, accepted: Sequence[Item]) -> list[Item]:
     """Return the accepted items of the train split that a stage's recipes and part name."""
-    recipes = stage.data.recipes or STAGE_RECIPES[stage.train.stage]
+    kind = STAGE_KINDS.get(stage.train.stage)
+    recipes = stage.data.recipes or (() if kind else QUESTION_RECIPES)
     low, high = stage.data.part
     return [
         item
         for item in accepted
-        if item.recipe in recipes and item.split is Split.TRAIN and low <= _position(item) < high
+        if (item.recipe in recipes if recipes else item.kind is kind)
+        and item.split is Split.TRAIN
+        and low <= _position(item) < high
     ]
 
 
@@ -137,8 +137,7 @@ def _position(item: Item) -> float:
 
 def stage_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accepted: Sequence[Item]) -> DatasetVersion:
     """Write the dataset version that a pretrain, SFT or PPO stage trains on: train split only, exact, immutable."""
-    recipes = stage.data.recipes or STAGE_RECIPES[stage.train.stage]
-    kind = Kind.TEXT if stage.train.stage == "pretrain" else Kind.MESSAGES
+    kind = STAGE_KINDS.get(stage.train.stage, Kind.MESSAGES)
     rows = stage_items(stage, accepted)
     if stage.train.stage == "pretrain" and stage.data.documents:
         texts = document_text_items(ingested.documents, ingested.chunks)
@@ -153,7 +152,7 @@ def stage_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accep
         )
     if not rows:
         raise DataError(
-            f"no accepted items for stage {stage.name} from {', '.join(recipes)}",
+            f"no accepted items for stage {stage.name} from {', '.join(stage.data.recipes) or 'any recipe'}",
             next_step="the funnel in the report says which filter took them",
         )
     return write_dataset(ctx.catalogue, f"{ctx.config.project}-{stage.name}", kind, rows)

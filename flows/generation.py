@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from data_catalog.records import Completion, Item, Request, Verdict
 from flows.context import RunContext
 from flows.data_steps import Ingested
+from flows.examples import example_pools
 from generators.engine import AnswerReport, answer_all
 from generators.filters.calibration import demand_recall
 from generators.filters.pipeline import CurateReport, Curator, demand_minimum
-from generators.recipes import build_requests, parse
-from generators.recipes.base import ParseFailure
+from generators.recipes import FollowUp, build_requests, find_recipe, follow_up_requests, parse, recipes_of
+from generators.recipes.answers import ParseFailure
 from generators.refill import Supply
 from generators.tokens import load_counter
 
@@ -109,6 +110,7 @@ def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> 
     """Render the prompts of every recipe that this round of `supply` asks for, in a fixed order."""
     count_tokens = load_counter(ctx.config.student.model)
     wanted = []
+    pools = example_pools(ctx.config, ctx.catalogue, ingested, count_tokens)
     for place, spec in enumerate(ctx.config.generate.recipes):
         requests = build_requests(
             spec,
@@ -119,8 +121,10 @@ def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> 
             context_tokens=ctx.config.generate.context_tokens,
             unknown_answer=ctx.config.student.answer_unknown,
             samples_of=partial(supply.wanted, place),
+            examples=pools.get(place),
         )
-        wanted += [Wanted(place, spec.recipe, request) for request in requests]
+        name = find_recipe(spec.recipe).name
+        wanted += [Wanted(place, name, request) for request in requests]
     return wanted
 
 
@@ -157,7 +161,8 @@ def generate_and_curate(
             break
         for place, count in lacking.items():
             spec = ctx.config.generate.recipes[place]
-            ctx.reporter.note(f"{spec.recipe}: {count:,} subjects have fewer than {spec.target} accepted: asked again")
+            name = find_recipe(spec.recipe).name
+            ctx.reporter.note(f"{name}: {count:,} subjects have fewer than {spec.target} accepted: asked again")
         wanted = generation_requests(ctx, ingested, supply)
     ctx.catalogue.put_verdicts(curated.verdicts)
     if curated.report.calibration is not None:
@@ -167,7 +172,8 @@ def generate_and_curate(
 
 
 def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
-    """Ask what was never asked, parse every answer, store the items."""
+    """Ask what was never asked, parse every answer, store the items; and the same with what answers lead to."""
+    recipes = recipes_of(ctx.config.generate.recipes)
     ctx.reporter.step_started("generate", f"{len(wanted):,} requests")
     report = answer_all(
         [entry.request for entry in wanted],
@@ -179,15 +185,18 @@ def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
     items: dict[str, Item] = {}
     unparsed: Counter[str] = Counter()
     declined = set()
+    next_steps: dict[int, list[tuple[Request, FollowUp]]] = {}
     for entry in wanted:
         completion = report.completions.get(entry.request.key)
         if completion is None:
             continue
-        parsed = parse(entry.request, completion)
+        parsed = parse(entry.request, completion, recipes)
         if isinstance(parsed, ParseFailure):
             unparsed[parsed.reason] += 1
             if parsed.declined:
                 declined.add(entry.request.key)
+        elif isinstance(parsed, FollowUp):
+            next_steps.setdefault(entry.place, []).append((entry.request, parsed))
         else:
             items.setdefault(parsed.id, parsed)
     ctx.catalogue.add_items(list(items.values()))
@@ -195,7 +204,7 @@ def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
     ctx.reporter.step_done("generate", line, cached=report.asked == 0)
     for line in _missing(report):
         ctx.reporter.note(line)
-    return Generated(
+    done = Generated(
         items=tuple(items.values()),
         recipes=tuple(_recipe_counts(wanted, report.completions)),
         unparsed=unparsed,
@@ -204,6 +213,15 @@ def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
         cached=report.cached,
         wanted=tuple(wanted),
     )
+    following = list(_following(ctx, next_steps))
+    return done + generate(ctx, following) if following else done
+
+
+def _following(ctx: RunContext, found: Mapping[int, Iterable[tuple[Request, FollowUp]]]) -> Iterator[Wanted]:
+    for place, next_steps in found.items():
+        spec = ctx.config.generate.recipes[place]
+        name = find_recipe(spec.recipe).name
+        yield from (Wanted(place, name, request) for request in follow_up_requests(spec, next_steps))
 
 
 def _missing(report: AnswerReport) -> Iterator[str]:
@@ -240,6 +258,7 @@ class Curation:
             self._ask,
             questions,
             teacher_fingerprint=ctx.teacher.fingerprint,
+            recipes=recipes_of(ctx.config.generate.recipes),
         )
 
     def judge(self, items: Sequence[Item]) -> Curated:

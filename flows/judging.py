@@ -17,7 +17,7 @@ from flows.context import RunContext
 from generators.engine import answer_all
 from generators.filters.base import answer_text
 from generators.prompts import load_template
-from generators.recipes.base import ParseFailure, json_object
+from generators.recipes.answers import ParseFailure, json_object
 
 
 class _Case(NamedTuple):

@@ -37,6 +37,7 @@ from flows.stage_runs import train_stages
 from flows.teacher import LazyTeacher
 from flows.workers import WorkerHost
 from generators.engine import open_requests
+from generators.recipes import RECIPES, recipes_of
 from generators.refill import Supply
 from training.compatibility import PREFERENCE
 
@@ -141,7 +142,8 @@ def refresh(config: Config, reporter: Reporter) -> RefreshSummary:
 def config_digest(config: Config) -> str:
     """Return the digest of what the configuration says of the model; where it lies and who promotes it is left out."""
     said = config.model_dump(mode="json", exclude={"home", "promotion", "schedule"})
-    return digest(said)
+    own = [recipe.label for name, recipe in recipes_of(config.generate.recipes).items() if name not in RECIPES]
+    return digest({**said, "own_recipes": own} if own else said)
 
 
 def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) -> None:

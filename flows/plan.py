@@ -12,7 +12,8 @@ from flows.data_steps import ingest_notes
 from flows.document_parser import document_parser
 from generators.chunks import cut
 from generators.documents import read_documents
-from generators.specs import endpoint_urls
+from generators.recipes import find_recipe
+from generators.specs import RecipeSpec, endpoint_urls
 from generators.tokens import load_counter
 from generators.withholding import withhold
 
@@ -36,7 +37,7 @@ def describe(config: Config) -> str:
         f"documents  {len(read.documents):,} in {len(chunks):,} chunks, {tokens:,} tokens",
         *(f"           {line}" for line in ingest_notes(read, seen)),
         f"teacher    {config.teacher.model} on {where}, {in_flight}",
-        *(f"generate   {recipe.recipe}, {recipe.samples} per prompt" for recipe in config.generate.recipes),
+        *(f"generate   {_recipe_line(recipe)}" for recipe in config.generate.recipes),
         f"student    {config.student.model}",
     ]
     suites = {name: load_suite(name, suite) for name, suite in config.suites.items()}
@@ -49,3 +50,10 @@ def describe(config: Config) -> str:
         gate = ", ".join(f"{rule.subject} {rule.require}" for rule in stage.gate) or "no gate"
         lines.append(f"stage      {stage.name}: {stage.train.stage} by {stage.train.method.name}; gate: {gate}")
     return "\n".join(lines)
+
+
+def _recipe_line(spec: RecipeSpec) -> str:
+    recipe = find_recipe(spec.recipe)
+    whose = f" ({recipe.label} in {spec.recipe})" if recipe.source_digest else ""
+    shots = f", {spec.shots} examples from {spec.shots_from}" if spec.shots else ""
+    return f"{recipe.name}{whose}, {spec.samples} per prompt{shots}"

@@ -13,7 +13,7 @@ from flows.data_steps import Ingested, stage_items
 from flows.model_steps import StudentModel, ask_student
 from generators.engine import answer_all
 from generators.filters import anchored, judge
-from generators.filters.base import CheckPrompt
+from generators.filters.base import CheckPrompt, source_of
 from generators.recipes import on_policy
 from generators.recipes.on_policy import Sampled
 from generators.specs import JudgeSpec
@@ -72,8 +72,7 @@ def _refused(ctx: RunContext, ingested: Ingested, wrong: Sequence[Sampled]) -> d
 
 
 def _names_what_is_not_there(item: Item, chunks: Mapping[str, Chunk]) -> bool:
-    chunk = chunks.get(item.chunk_id) if item.chunk_id is not None else None
-    return anchored.check(item, chunk).outcome is Outcome.FAILED
+    return anchored.check(item, source_of(item, chunks)).outcome is Outcome.FAILED
 
 
 def _judged(
@@ -91,7 +90,8 @@ def _judged(
         schema=judge.SCHEMA,
     )
     requests = judge.judge_requests(list(trials.values()), chunks, prompt)
-    report = answer_all(list(requests.values()), ctx.teacher, ctx.catalogue, batch_size=ctx.config.generate.batch_size)
+    asked = [request for of_item in requests.values() for request in of_item]
+    report = answer_all(asked, ctx.teacher, ctx.catalogue, batch_size=ctx.config.generate.batch_size)
     verdicts = judge.judge_verdicts(list(trials.values()), requests, report.completions)
     failed = {verdict.item_id for verdict in verdicts if verdict.outcome is Outcome.FAILED}
     ctx.teacher.rest()

@@ -45,7 +45,8 @@ class RecipeForecast:
     """Requests of the preview."""
     accepted: int
     requests: int
-    """First requests of the whole job."""
+    """Requests of the whole job, before anything is asked again for a target; what follows on the answers of a recipe's
+    first step is put at as many as in the preview."""
 
     @property
     def expected(self) -> Interval:
@@ -136,7 +137,7 @@ def _about(whole: Sequence[Wanted], chunks: Sequence[Chunk]) -> list[Wanted]:
     return [
         entry
         for entry in whole
-        if entry.request.origin.get("chunk_id") in ids
+        if not ids.isdisjoint((entry.request.origin.get("chunk_id"), *entry.request.origin.get("chunk_ids", ())))
         or (entry.request.origin.get("chunk_id") is None and entry.request.origin.get("document_id") in documents)
     ]
 
@@ -154,11 +155,13 @@ def _previewed(
     seconds = time.monotonic() - started
     calibration = curated.report.calibration
     checks = curated.asked + curated.cached - (sum(calibration.planted.values()) if calibration else 0)
-    completions = ctx.catalogue.answered([entry.request.key for entry in wanted])
+    first_keys = [entry.request.key for entry in wanted]
+    completions = ctx.catalogue.answered([*first_keys, *(key for item in generated.items for key in item.request_keys)])
     paths = {document.id: document.path for document in ingested.documents}
     fault_of = {said.item_id: said for said in reversed(curated.verdicts) if said.outcome is not Outcome.PASSED}
     accepted = Counter(item.recipe for item in curated.accepted)
-    tried = Counter(entry.recipe for entry in wanted)
+    first = Counter(entry.recipe for entry in wanted)
+    tried = {counts.recipe: counts.requests for counts in generated.recipes}
     return Preview(
         chunks=chunks,
         of_chunks=len(ingested.chunks),
@@ -169,13 +172,13 @@ def _previewed(
         unparsed=Counter(generated.unparsed),
         calibration=calibration,
         recipes=tuple(
-            RecipeForecast(recipe, tried[recipe], accepted[recipe], count)
+            RecipeForecast(recipe, tried[recipe], accepted[recipe], round(count * tried[recipe] / first[recipe]))
             for recipe, count in Counter(entry.recipe for entry in whole).items()
-            if tried[recipe]
+            if first[recipe]
         ),
         asked=generated.asked + curated.asked,
         seconds=seconds,
-        checks_per_request=checks / len(wanted),
+        checks_per_request=checks / sum(tried.values()),
         tokens_per_request=_means(list(completions.values())),
     )
 

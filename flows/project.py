@@ -124,6 +124,17 @@ def configured_student(project: Project) -> Path | None:
     return (project.config.parent / Path(model).expanduser()).resolve() if isinstance(model, str) else None
 
 
+def configured_recipe_files(project: Project) -> list[Path]:
+    """Return the files of the user's own recipes that the project's configuration names."""
+    if project.config is None:
+        return []
+    generate = _content(project.config).get("generate")
+    entries = generate.get("recipes") if isinstance(generate, dict) else None
+    named = [entry.get("recipe") for entry in entries or () if isinstance(entry, dict)]
+    base = project.config.parent
+    return [(base / name).resolve() for name in named if isinstance(name, str) and name.endswith(".py")]
+
+
 def known_home(config: Path | None = None, home: Path | None = None) -> Path | None:
     """Return the home of the project that is named or is here; None when none was named and none is here."""
     if config is None and home is None and not any(Path(name).exists() for name in (CONFIG_NAME, HOME_NAME)):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from data_catalog.catalogue import Catalogue
 from data_catalog.identity import canonical_json
 from data_catalog.records import Completion, Item, Record, Request
-from generators.recipes import RECIPES, ParseFailure, parse
+from generators.recipes import FollowUp, ParseFailure, Recipe, parse
 
 SHOWN_CHARACTERS = 60
 
@@ -57,20 +57,28 @@ class ReparseReport(Record):
     """Items that were new or changed, and are in the catalogue now."""
 
 
-def reparse(catalogue: Catalogue) -> ReparseReport:
+def reparse(catalogue: Catalogue, recipes: Mapping[str, Recipe]) -> ReparseReport:
     """Parse every stored answer of a recipe again, and store what is new or changed.
+
+    Answers that lead to further questions make no item and are left out; what they lead to is a run's business.
+
+    Args:
+        catalogue: of the project.
+        recipes: the product's and the user's own, by name (`generators.recipes.recipes_of`).
 
     Raises:
         CatalogueBusy: a run of the project is active.
     """
     with catalogue.run_lock("tutelage reparse"):
-        before = _items_by_request(catalogue)
+        before = _items_by_request(catalogue, recipes)
         fresh: list[Item] = []
         found: list[ReparsedAnswer] = []
         counts: dict[str, Counter[Change]] = {}
-        for request, completion in _current_answers(catalogue):
-            recipe = RECIPES[request.origin["recipe"]]
-            now = parse(request, completion)
+        for request, completion in _current_answers(catalogue, recipes):
+            recipe = recipes[request.origin["recipe"]]
+            now = parse(request, completion, recipes)
+            if isinstance(now, FollowUp):
+                continue
             known = before.get(completion.request_key, ())
             change = _compare(now, known)
             counts.setdefault(recipe.name, Counter())[change] += 1
@@ -113,7 +121,7 @@ def lines(answers: Sequence[ReparsedAnswer]) -> Iterator[str]:
         yield f"{answer.change:<8} {answer.request_key}  {before}{_short(answer.after)}"
 
 
-def _current_answers(catalogue: Catalogue) -> Iterator[tuple[Request, Completion]]:
+def _current_answers(catalogue: Catalogue, recipes: Collection[str]) -> Iterator[tuple[Request, Completion]]:
     """Yield the answered requests of recipes whose document and chunk are still there."""
     documents = {document.id for document in catalogue.documents()}
     chunks = {chunk.id for chunk in catalogue.chunks()}
@@ -122,15 +130,16 @@ def _current_answers(catalogue: Catalogue) -> Iterator[tuple[Request, Completion
     for request in catalogue.requests(keys):
         origin = request.origin
         chunk = origin.get("chunk_id")
-        is_current = origin.get("document_id") in documents and (chunk is None or chunk in chunks)
-        if origin.get("recipe") in RECIPES and is_current:
+        document = origin.get("document_id")
+        is_current = (document is None or document in documents) and (chunk is None or chunk in chunks)
+        if origin.get("recipe") in recipes and is_current:
             yield request, completions[request.key]
 
 
-def _items_by_request(catalogue: Catalogue) -> Mapping[str, Sequence[Item]]:
+def _items_by_request(catalogue: Catalogue, recipes: Collection[str]) -> Mapping[str, Sequence[Item]]:
     found: dict[str, list[Item]] = {}
     for item in catalogue.items(current_only=False):
-        if item.recipe in RECIPES:
+        if item.recipe in recipes:
             for key in item.request_keys:
                 found.setdefault(key, []).append(item)
     return found

@@ -152,7 +152,9 @@ def payload(request: Request, model: str) -> bytes:
 def completion_of(body: bytes, key: str, *, seconds: float) -> Completion:
     """Return the completion that a response body holds.
 
-    An empty answer that ended by itself is an answer; a missing one is not, unless all tokens went into thinking.
+    An empty answer that ended by itself is an answer; a missing one is not, unless there is a thought in its place or
+    all tokens went into thinking. A thought that the server sends apart (`reasoning_content`, in newer servers
+    `reasoning`) is put before the text between `<think>` marks, as models write it, so that the raw answer is whole.
 
     Raises:
         TryAgain: no JSON, no choice, no content, or generation was aborted.
@@ -160,17 +162,22 @@ def completion_of(body: bytes, key: str, *, seconds: float) -> Completion:
     try:
         value = json.loads(body)
         choice = value["choices"][0]
-        text, finish_reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
+        message, finish_reason = choice["message"], choice.get("finish_reason") or "stop"
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        text = message.get("content") if thought else message["content"]
     except (ValueError, RecursionError) as error:
         raise TryAgain(f"the answer is no JSON: {_shown(body)}") from error
     except (LookupError, TypeError, AttributeError) as error:
         raise TryAgain(f"the answer has no choice with a message: {_shown(body)}") from error
-    if text is None and finish_reason == "length":
+    if text is None and (thought or finish_reason == "length"):
         text = ""
     if not isinstance(text, str) or not isinstance(finish_reason, str):
         raise TryAgain("the answer has no content")
     if finish_reason in ("abort", "error"):
         raise TryAgain(f"the server ended the answer by {finish_reason}")
+    if thought and isinstance(thought, str):
+        # Cut off before any text, the thought may be whole or not: it is left open, and nothing can mistake it.
+        text = f"<think>{thought}" if finish_reason == "length" and not text else f"<think>{thought}</think>\n{text}"
     usage = value.get("usage")
     return Completion(
         request_key=key,

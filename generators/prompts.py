@@ -40,16 +40,31 @@ VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "unanswerable": frozenset({"heading", "chunk"}),
         "rubric": frozenset({"question", "answer", "reference", "criteria", "scale"}),
         "pairwise": frozenset({"question", "first", "second", "reference", "criteria"}),
+        "multi_hop": frozenset({"heading", "chunk", "other_heading", "other_chunk", "link"}),
+        "multi_turn": frozenset({"heading", "chunk", "focus", "other_focus"}),
+        "chain_of_thought": frozenset({"heading", "chunk", "focus"}),
+        "instructions": frozenset({"heading", "chunk"}),
+        "rewrites": frozenset({"heading", "chunk"}),
+        "entigraph_plan": frozenset({"heading", "chunk"}),
+        "entigraph": frozenset({"heading", "chunk", "entities"}),
+        "active_reading_plan": frozenset({"heading", "chunk"}),
+        "active_reading": frozenset({"heading", "chunk", "strategy"}),
+        "personas_plan": frozenset({"heading", "chunk"}),
+        "personas": frozenset({"heading", "chunk", "persona"}),
+        "self_instruct": frozenset({"tasks"}),
+        "evol_instruct_plan": frozenset({"task"}),
+        "evol_instruct": frozenset({"task"}),
     }
 )
 """What each kind of template is given; using anything else is an error before a single request is sent."""
-SOURCE_VARIABLES = frozenset({"chunk", "focus", "sentence"})
-"""Those that carry the document: a template with none of them asks about nothing."""
+SOURCE_VARIABLES = frozenset({"chunk", "focus", "sentence", "task", "tasks"})
+"""Those that carry the document, or the tasks where there is none: a template with none of them asks about nothing."""
 JUDGED_VARIABLES = frozenset({"answer", "first", "second"})
 """Those that carry what is judged, where no document is shown."""
 
 DELIMITERS = (
     *("document", "passage", "sentence", "question", "answer"),
+    *("names", "entities", "strategy", "persona", "task"),
     *("answer_1", "answer_2", "reference_answer"),
 )
 """The tags with which the product's templates frame data."""
@@ -106,6 +121,8 @@ class Template:
     digest: str
     """SHA-256 of the file's text, 64 hex digits."""
     recipe: str
+    variables: frozenset[str]
+    """What it is given."""
     _compiled: JinjaTemplate = field(repr=False, compare=False)
 
     @property
@@ -155,20 +172,28 @@ def product_templates(recipe: str, language: str) -> tuple[str, ...]:
     return tuple(f"{recipe}/{name}.v{version}.{language}" for name, version in sorted(newest.items()))
 
 
-def load_template(name_or_path: str, recipe: str, language: str, base_dir: Path | None = None) -> Template:
+def load_template(
+    name_or_path: str,
+    recipe: str,
+    language: str,
+    base_dir: Path | None = None,
+    *,
+    variables: frozenset[str] | None = None,
+) -> Template:
     """Load and check one template.
 
     Args:
         name_or_path: a `*.jinja` file, relative to `base_dir`; the name of one of the product's own; or an empty string
             for the product's first one.
-        recipe: which variables it is given: a key of `VARIABLES`.
+        recipe: which variables it is given: a key of `VARIABLES`; or the name of a recipe of the user's own.
         language: `en` or `zh`, for the product's own.
         base_dir: the configuration's folder; the current one when left out.
+        variables: what it is given, for a recipe of the user's own.
 
     Raises:
         ConfigError: there is no such file, it is no valid template, or it uses what it is not given.
     """
-    own = product_templates(recipe, language)
+    own = product_templates(recipe, language) if variables is None else ()
     if name_or_path.endswith(".jinja"):
         path = (base_dir or Path()) / name_or_path
         name = f"{recipe}/{path.name.removesuffix('.jinja')}"
@@ -176,9 +201,8 @@ def load_template(name_or_path: str, recipe: str, language: str, base_dir: Path 
         name = name_or_path or own[0]
         path = TEMPLATES / f"{name}.jinja"
         if name_or_path and name_or_path not in own:
-            raise ConfigError(
-                f"no template {name_or_path!r} for {recipe}", valid=f"a *.jinja file, or {', '.join(own)}"
-            )
+            known = f", or {', '.join(own)}" if own else ""
+            raise ConfigError(f"no template {name_or_path!r} for {recipe}", valid=f"a *.jinja file{known}")
     try:
         source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -186,19 +210,34 @@ def load_template(name_or_path: str, recipe: str, language: str, base_dir: Path 
             f"template {path} can't be read: {error}",
             valid=f"a *.jinja file relative to the configuration, or one of {', '.join(own)}",
         ) from error
-    return Template(name, sha256(source.encode()).hexdigest(), recipe, _compile(source, name, recipe))
+    given = VARIABLES[recipe] if variables is None else variables
+    return Template(name, sha256(source.encode()).hexdigest(), recipe, given, _compile(source, name, recipe, given))
 
 
 def load_templates(
-    names: tuple[str, ...], recipe: str, language: str, base_dir: Path | None = None
+    names: tuple[str, ...],
+    recipe: str,
+    language: str,
+    base_dir: Path | None = None,
+    *,
+    variables: frozenset[str] | None = None,
 ) -> tuple[Template, ...]:
-    """Load the templates that a recipe names, or all of the product's own for the language when it names none."""
+    """Load the templates that a recipe names, or all of the product's own for the language when it names none.
+
+    Raises:
+        ConfigError: see `load_template`; or a recipe of the user's own (`variables`) names none.
+    """
+    if variables is not None and not names:
+        raise ConfigError(
+            f"the recipe {recipe} has no templates", valid="*.jinja files relative to the configuration in `templates`"
+        )
     return tuple(
-        load_template(name, recipe, language, base_dir) for name in names or product_templates(recipe, language)
+        load_template(name, recipe, language, base_dir, variables=variables)
+        for name in names or product_templates(recipe, language)
     )
 
 
-def _compile(source: str, name: str, recipe: str) -> JinjaTemplate:
+def _compile(source: str, name: str, recipe: str, given: frozenset[str]) -> JinjaTemplate:
     # No loader: a template is one file, so that its digest says all of it.
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -211,15 +250,14 @@ def _compile(source: str, name: str, recipe: str) -> JinjaTemplate:
         raise ConfigError(f"template {name} is no valid Jinja{line}: {error}") from error
     if any(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
         raise ConfigError(f"template {name} includes another file", valid="a template in one file")
-    given = VARIABLES[recipe]
     used = find_undeclared_variables(tree)
     if used - given:
         raise ConfigError(
             f"template {name} uses {', '.join(sorted(used - given))}, which {recipe} is not given",
             valid=", ".join(sorted(given)),
         )
-    carriers = given & SOURCE_VARIABLES or given & JUDGED_VARIABLES
+    carriers = given & SOURCE_VARIABLES or given & JUDGED_VARIABLES or given
     if not used & carriers:
-        what = "the document" if carriers <= SOURCE_VARIABLES else "what it is to judge"
+        what = "what it is to judge" if carriers <= JUDGED_VARIABLES else "the document"
         raise ConfigError(f"template {name} uses nothing of {what}", valid=", ".join(sorted(carriers)))
     return compiled

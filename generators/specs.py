@@ -134,9 +134,18 @@ class RecipeSpec(Spec):
     """One recipe of the `generate` section."""
 
     recipe: str
-    """`grounded_qa`, `paraphrase` or `unanswerable`."""
+    """The name of one of the product's recipes, such as `grounded_qa`, or a file `*.py` with one of your own
+    (docs/recipes.md)."""
     templates: tuple[str, ...] = ()
     """Template files (`*.jinja`) relative to the configuration; empty means the product's own for the language."""
+    first_templates: tuple[str, ...] = ()
+    """The same for the first step of a recipe that asks in two (docs/recipes.md); `templates` are then the second's."""
+    shots: int = Field(default=0, ge=0, le=16)
+    """In-context examples in each prompt at most: 0 is zero-shot, 1 one-shot, more few-shot. They are chosen from
+    `shots_from`, and all together have at most `generate.context_tokens`."""
+    shots_from: str | None = None
+    """The id of a dataset version of this project (`tutelage data list`), whose accepted items of this recipe are the
+    examples; or a file `*.jsonl` of rows with the template's variables and `response`."""
     language: Literal["en", "zh"] = "en"
     """Which of the product's own templates are taken."""
     samples: int = Field(default=1, ge=1, le=64)
@@ -152,6 +161,22 @@ class RecipeSpec(Spec):
     """Nucleus sampling: the smallest set of tokens with this share of probability is drawn from."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer in tokens; an answer that meets it counts as failed."""
+
+    seeds: Path | None = None
+    """A file `*.jsonl` of tasks, rows of `instruction` and, if you like, `response`: what `self_instruct` and
+    `evol_instruct` make more of."""
+
+    @model_validator(mode="after")
+    def _has_examples(self) -> Self:
+        if bool(self.shots) != (self.shots_from is not None):
+            raise ValueError("`shots` and `shots_from` go together: how many examples, and where they come from")
+        source = self.shots_from or ""
+        if source and not source.endswith(".jsonl") and not source.startswith("dataset-"):
+            raise ValueError(
+                f"shots_from {source!r} is neither a *.jsonl file nor the id of a dataset version (dataset-...); the "
+                "newest version of a name changes from run to run, and with it every request"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_reach_its_target(self) -> Self:
@@ -192,6 +217,8 @@ class CurateSpec(Spec):
     """A longer question is rejected."""
     max_answer_chars: int = Field(default=1200, ge=1)
     """A longer answer is rejected."""
+    max_text_chars: int = Field(default=6000, ge=1)
+    """A longer generated text (for continued pretraining) is rejected."""
     evidence: bool = True
     """The evidence quote must stand in the chunk, white space folded."""
     anchored: bool = True

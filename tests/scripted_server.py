@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self
 
 from data_catalog.text import fold_space, is_cjk, normalise_answer
@@ -274,11 +275,18 @@ class ScriptedTeacher:
 
     Args:
         templates: whose prompts it understands; the product's own, in both languages, when left out.
+        answers: how it answers templates of a kind, from their variables (and `template`, the name), instead of by its
+            own rules.
     """
 
-    def __init__(self, templates: Iterable[Template] | None = None) -> None:
+    def __init__(
+        self,
+        templates: Iterable[Template] | None = None,
+        answers: Mapping[str, Callable[[Mapping[str, str]], str]] | None = None,
+    ) -> None:
+        self._answers = answers or {}
         self._patterns = [
-            (template.recipe, pattern)
+            (template, pattern)
             for template in (all_product_templates() if templates is None else templates)
             for pattern in _patterns(template)
         ]
@@ -286,14 +294,17 @@ class ScriptedTeacher:
     def answer(self, body: Body) -> str:
         """Return the answer to a request; KeyError where the prompt is of no template."""
         prompt = body["messages"][-1]["content"]
-        for kind, pattern in self._patterns:
+        for template, pattern in self._patterns:
             if match := pattern.fullmatch(prompt):
-                return self._answer(kind, {"heading": "", "reference": "", **match.groupdict()})
+                named = {"template": template.name, "heading": "", "reference": "", **match.groupdict()}
+                return self._answer(template.recipe, named)
         if is_probe(body):
             return "ok"
         raise KeyError(prompt[:80])
 
     def _answer(self, kind: str, given: Mapping[str, str]) -> str:
+        if kind in self._answers:
+            return self._answers[kind](given)
         match kind:
             case "grounded_qa":
                 stem, last = _cut(given["focus"])
@@ -320,19 +331,21 @@ class ScriptedTeacher:
                 return f"Who was the first to ask about {given['heading'] or 'all this'}?"
 
 
-def all_product_templates() -> list[Template]:
+@cache
+def all_product_templates() -> tuple[Template, ...]:
     """Return every template that ships with the product."""
-    return [
+    return tuple(
         load_template(name, recipe, language)
         for recipe in VARIABLES
         for language in ("en", "zh")
         for name in product_templates(recipe, language)
-    ]
+    )
 
 
+@cache
 def _patterns(template: Template) -> Sequence[re.Pattern[str]]:
     """Return expressions that read a prompt's variables back, with a heading or a reference and without."""
-    marks = {name: f"\ue000{name}\ue001" for name in VARIABLES[template.recipe]}
+    marks = {name: f"\ue000{name}\ue001" for name in template.variables}
     patterns = []
     for values in (marks, {**marks, "heading": ""}, {**marks, "reference": ""}):
         expression = re.escape(template.render(**values).messages[-1].content)

@@ -54,11 +54,15 @@ def reparse(config: Path, as_json: bool) -> None:
     """
     from data_catalog.catalogue import Catalogue
     from flows.console import print_json, print_table
-    from flows.project import catalogue_home
+    from flows.project import configured_recipe_files, run_project
     from flows.reparse import lines, table
     from flows.reparse import reparse as parse_again
+    from generators.recipes import recipes_of
+    from generators.specs import RecipeSpec
 
-    report = parse_again(Catalogue(catalogue_home(config)))
+    project = run_project(config)
+    recipes = recipes_of([RecipeSpec(recipe=str(path)) for path in configured_recipe_files(project)])
+    report = parse_again(Catalogue(project.home), recipes)
     if as_json:
         print_json(report.model_dump(mode="json"))
         return

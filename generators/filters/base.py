@@ -7,13 +7,14 @@ from items (and what the teacher said about them) to verdicts; its name carries 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_catalog.records import Chunk, Completion, Item, Kind, Outcome, Request, Sampling, Verdict
 from data_catalog.text import contains_words, words
 from generators.prompts import Template, load_template, neutralise
-from generators.recipes.base import ParseFailure, whole_answer
+from generators.recipes.answers import ParseFailure, whole_answer
 
 
 def passed(item: Item, check: str, *, score: float | None = None, keys: Iterable[str] = ()) -> Verdict:
@@ -43,9 +44,45 @@ def answer_of(item: Item) -> str:
     return str(item.meta.get("answer", ""))
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A question of an item, in words that can stand alone, and its answer."""
+
+    question: str
+    answer: str
+    said: str
+    """The answer as the student shall give it, with the reasoning before it where there is any."""
+
+
+def exchanges_of(item: Item) -> list[Exchange]:
+    """Return the questions and answers of a conversation item: one, or one per turn (`meta["exchanges"]`)."""
+    said = [turn["content"] for turn in item.payload.get("messages", ()) if turn["role"] == "assistant"]
+    pairs = item.meta.get("exchanges")
+    if not pairs:
+        return [Exchange(question_of(item), answer_of(item), said[-1])] if said else []
+    return [Exchange(question, answer, told) for (question, answer), told in zip(pairs, said, strict=True)]
+
+
+def sources_of(item: Item, chunks: Mapping[str, Chunk]) -> list[Chunk]:
+    """Return the chunks that an item is made from: one, or several (`meta["chunk_ids"]`); none where one is gone."""
+    ids = item.meta.get("chunk_ids") or [item.chunk_id]
+    found = [chunks[id_] for id_ in ids if id_ in chunks]
+    return found if len(found) == len(ids) else []
+
+
+def source_of(item: Item, chunks: Mapping[str, Chunk]) -> Chunk | None:
+    """Return what an item is checked against: its chunk, or several as one text, each under its heading."""
+    found = sources_of(item, chunks)
+    if len(found) < 2:
+        return found[0] if found else None
+    text = "\n\n".join(f"[{chunk.heading}]\n{chunk.text}" if chunk.heading else chunk.text for chunk in found)
+    return found[0].model_copy(update={"heading_path": (), "text": text})
+
+
 def with_chunks(items: Iterable[Item], chunks: Mapping[str, Chunk]) -> list[tuple[Item, Chunk]]:
-    """Return the items whose chunk is there, each with it."""
-    return [(item, chunks[item.chunk_id]) for item in items if item.chunk_id is not None and item.chunk_id in chunks]
+    """Return the items whose chunks are there, each with what it is checked against."""
+    pairs = [(item, source_of(item, chunks)) for item in items]
+    return [(item, chunk) for item, chunk in pairs if chunk is not None]
 
 
 def text_of(item: Item) -> str:

@@ -17,7 +17,7 @@ from data_catalog.records import Chunk, Completion, Item, Request
 from data_catalog.text import contains_words, is_cjk, words
 from generators.filters.base import CheckPrompt, answer_of, answer_text, question_of, source_text, with_chunks
 from generators.filters.judge import SCHEMA
-from generators.recipes.base import ParseFailure, json_object
+from generators.recipes.answers import ParseFailure, json_object
 
 PURPOSE = "judge-calibration@1"
 

@@ -45,5 +45,9 @@ def check(item: Item, questions: EvaluationQuestions) -> Verdict:
     """Return whether a training item rehearses no evaluation question; evaluation items pass."""
     if item.split is Split.EVALUATION:
         return passed(item, CHECK)
-    fault = questions.fault_of_text(text_of(item)) if item.kind is Kind.TEXT else questions.fault(question_of(item))
+    if item.kind is Kind.TEXT:
+        fault = questions.fault_of_text(text_of(item))
+    else:
+        asked = [question_of(item), *(question for question, _ in item.meta.get("exchanges", ()))]
+        fault = next(filter(None, map(questions.fault, asked)), "")
     return failed(item, CHECK, fault) if fault else passed(item, CHECK)

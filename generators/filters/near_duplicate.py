@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from data_catalog.records import Item, Verdict
 from data_catalog.text import words
 from generators.filters.base import answer_of, failed, passed, question_of, text_of
-from generators.filters.faithful import names, numbers
+from generators.names import names, numbers
 from generators.near_duplicates import near_duplicates
 
 CHECK = "near_duplicate@1"

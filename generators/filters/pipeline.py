@@ -18,6 +18,8 @@ from generators.filters import (
     judge,
     length,
     near_duplicate,
+    needs_all,
+    novel,
     repetition,
     round_trip,
     schema,
@@ -25,12 +27,11 @@ from generators.filters import (
     sensitive,
 )
 from generators.filters import unanswerable as openness
-from generators.filters.base import CheckPrompt, question_of, unscored
+from generators.filters.base import CheckPrompt, question_of, source_of, sources_of, unscored
 from generators.filters.calibration import Calibration, Planted, calibrate, calibration_requests, plant
+from generators.recipes import RECIPES
+from generators.recipes.base import Check, Recipe
 from generators.recipes.document import NAME as DOCUMENT
-from generators.recipes.grounded_qa import GroundedQA
-from generators.recipes.paraphrase import Paraphrase
-from generators.recipes.unanswerable import Unanswerable
 from generators.specs import CheckPromptSpec, CurateSpec
 
 Ask = Callable[[Sequence[Request]], Mapping[str, Completion]]
@@ -41,7 +42,7 @@ SOURCE = "source@1"
 
 _ALONE = (
     SOURCE,
-    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful)),
+    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful, novel)),
 )
 """The checks that look at one item and ask nobody, in their order."""
 
@@ -94,8 +95,8 @@ class Curator:
     """Runs every check on the items that are left by the checks before it.
 
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
-    faithfulness; duplicates and near-duplicates; contamination; the judge, and whether open questions are open; the
-    round trip; contradictions among what is left.
+    faithfulness, novelty; duplicates and near-duplicates; contamination; the judge, whether open questions are open and
+    those of several chunks need them all; the round trip; contradictions among what is left.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -107,6 +108,7 @@ class Curator:
         evaluation_questions: of all suites.
         teacher_fingerprint: which model judges; part of each request's key.
         base_dir: the folder that template files are relative to.
+        recipes: those that items come from, by name: each says which checks its items have to pass.
 
     Raises:
         ConfigError: a check's template can't be used. Raised before anything is asked.
@@ -122,7 +124,9 @@ class Curator:
         *,
         teacher_fingerprint: str,
         base_dir: Path | None = None,
+        recipes: Mapping[str, Recipe] = RECIPES,
     ) -> None:
+        self._recipes = recipes
         self._chunks = chunks
         self._chunk_of = {chunk.id: chunk for chunk in chunks}
         self._documents = {document.id for document in documents}
@@ -132,22 +136,23 @@ class Curator:
         self._prompts = _load_prompts(spec, teacher_fingerprint, base_dir)
         self._alone: dict[str, tuple[Verdict, ...]] = {}
         """What was said of an item on its own."""
-        self._judging: dict[str, Request] = {}
-        self._again: dict[str, Request] = {}
+        self._judging: dict[str, tuple[Request, ...]] = {}
+        self._again: dict[str, tuple[Request, ...]] = {}
         self._open: dict[str, tuple[Request, ...]] = {}
-        """What was asked about an item: by the judge, by the round trip, of open questions."""
+        self._in_part: dict[str, tuple[Request, ...]] = {}
+        """What was asked about an item: by the judge, by the round trip, of open questions, of each chunk alone."""
         self._answers: dict[str, Completion] = {}
         self._planted: list[Planted] = []
 
     def curate(self, items: Sequence[Item]) -> CurateReport:
         """Return every verdict on the items, which stand in a fixed order: the first of two equal ones is kept."""
-        spec, funnel = self._spec, _Funnel(items)
+        spec, funnel = self._spec, _Funnel(items, self._checks_of)
         for item in items:
             if item.id not in self._alone:
                 self._alone[item.id] = tuple(self._said_alone(item))
         alone = [verdict for item in items for verdict in self._alone[item.id]]
         funnel.take(sorted(alone, key=lambda verdict: _ALONE.index(verdict.check)))
-        voters = funnel.left(GroundedQA.name)
+        voters = funnel.left(Check.ROUND_TRIP)
         funnel.take(duplicate.check_duplicates(funnel.left()))
         if spec.near_duplicate is not None:
             funnel.take(near_duplicate.check(funnel.left_without(DOCUMENT), spec.near_duplicate))
@@ -155,7 +160,7 @@ class Curator:
         questions = contamination.EvaluationQuestions(self._questions, held_out, ngram=spec.decontaminate_ngram)
         funnel.take([contamination.check(item, questions) for item in funnel.left_without(DOCUMENT)])
         calibration = self._ask_teacher(funnel)
-        funnel.take(duplicate.check_conflicts(funnel.left(GroundedQA.name), voters))
+        funnel.take(duplicate.check_conflicts(funnel.left(Check.ROUND_TRIP), voters))
         return replace(funnel.report(), calibration=calibration)
 
     def _said_alone(self, item: Item) -> Iterator[Verdict]:
@@ -166,49 +171,65 @@ class Curator:
                 return
 
     def _checks_alone(self, item: Item) -> Iterator[Verdict]:
-        spec, chunk = self._spec, self._chunk_of.get(item.chunk_id or "")
-        if item.document_id not in self._documents:
+        spec, chunk, checks = self._spec, source_of(item, self._chunk_of), self._checks_of(item)
+        if item.document_id is not None and item.document_id not in self._documents:
             yield unscored(item, SOURCE, "its document is not there any more")
         yield schema.check(item)
         if item.recipe == DOCUMENT:
             return
-        yield length.check(item, max_question_chars=spec.max_question_chars, max_answer_chars=spec.max_answer_chars)
+        yield length.check(
+            item,
+            max_question_chars=spec.max_question_chars,
+            max_answer_chars=spec.max_answer_chars,
+            max_text_chars=spec.max_text_chars,
+        )
         yield repetition.check(item)
         if item.chunk_id is not None:
             yield script.check(item, chunk)
         if spec.reject_sensitive:
             yield sensitive.check(item, spec.reject_sensitive)
-        if item.recipe == GroundedQA.name and spec.evidence:
-            yield evidence.check(item, chunk)
-        if item.recipe == GroundedQA.name and spec.anchored:
+        if Check.EVIDENCE in checks and spec.evidence:
+            yield evidence.check(item, *sources_of(item, self._chunk_of))
+        if Check.ANCHORED in checks and spec.anchored:
             yield anchored.check(item, chunk)
-        if item.recipe == Paraphrase.name:
+        if Check.FAITHFUL in checks:
             yield faithful.check(item)
+        if Check.NOVEL in checks:
+            yield novel.check(item)
+
+    def _checks_of(self, item: Item) -> frozenset[Check]:
+        recipe = self._recipes.get(item.recipe)
+        return recipe.checks if recipe is not None else frozenset()
 
     def _ask_teacher(self, funnel: _Funnel) -> Calibration | None:
         """The checks that ask the teacher, in two stages: the round trip only for what the judge let through."""
         spec, prompts = self._spec, self._prompts
-        open_items = funnel.left(Unanswerable.name)
+        open_items = funnel.left(Check.OPEN)
         if unknown := _without(open_items, self._open):
             self._open |= openness.unanswerable_requests(unknown, self._chunks, prompts.openness)
         first = [request for item in open_items for request in self._open[item.id]]
-        judged = funnel.left(GroundedQA.name) if prompts.judge else []
+        of_several = funnel.left(Check.NEEDS_ALL)
+        unknown = _without(of_several, self._in_part)
+        self._in_part |= needs_all.needs_all_requests(unknown, self._chunk_of, prompts.openness)
+        first += [request for item in of_several for request in self._in_part[item.id]]
+        judged = funnel.left(Check.JUDGE) if prompts.judge else []
         test: list[Request] = []
         if prompts.judge and spec.judge:
             self._judging |= judge.judge_requests(_without(judged, self._judging), self._chunk_of, prompts.judge)
             # Among the first items that are judged; more of them later are no reason to test again.
             self._planted = self._planted or plant(judged, self._chunks, spec.judge.planted)
             test = calibration_requests(self._planted, prompts.judge)
-        judging = [self._judging[item.id] for item in judged if item.id in self._judging]
+        judging = [request for item in judged for request in self._judging.get(item.id, ())]
         # One call for all: the teacher is kept busy, and prompts with a chunk in common stand together.
         self._find_out([*judging, *test, *first])
         funnel.take(judge.judge_verdicts(judged, self._judging, self._answers))
         funnel.take(openness.unanswerable_verdicts(open_items, self._open, self._answers, spec.abstention_phrases))
+        funnel.take(needs_all.needs_all_verdicts(funnel.left(Check.NEEDS_ALL), self._in_part, self._answers))
         if prompts.round_trip:
-            left = funnel.left(GroundedQA.name)
+            left = funnel.left(Check.ROUND_TRIP)
             unknown = _without(left, self._again)
             self._again |= round_trip.round_trip_requests(unknown, self._chunk_of, prompts.round_trip)
-            self._find_out([self._again[item.id] for item in left if item.id in self._again])
+            self._find_out([request for item in left for request in self._again.get(item.id, ())])
             funnel.take(round_trip.round_trip_verdicts(left, self._again, self._answers, spec.abstention_phrases))
         return calibrate(self._planted, test, self._answers) if self._planted else None
 
@@ -241,17 +262,18 @@ def demand_minimum(report: CurateReport, minimum: int) -> None:
 class _Funnel:
     """Which items are still in, and what was said so far."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], checks_of: Callable[[Item], frozenset[Check]]) -> None:
+        self._checks_of = checks_of
         self._items = {item.id: item for item in items}
         self._verdicts: list[Verdict] = []
         self._said: dict[str, set[Outcome]] = {id_: set() for id_ in self._items}
 
-    def left(self, *recipes: str) -> list[Item]:
-        """Return the items (of these recipes, or all) that passed everything so far, in their order."""
+    def left(self, check: Check | None = None) -> list[Item]:
+        """Return the items (those whose recipe asks for `check`, or all) that passed everything so far, in order."""
         return [
             item
             for item in self._items.values()
-            if self._said[item.id] <= {Outcome.PASSED} and (not recipes or item.recipe in recipes)
+            if self._said[item.id] <= {Outcome.PASSED} and (check is None or check in self._checks_of(item))
         ]
 
     def left_without(self, recipe: str) -> list[Item]:

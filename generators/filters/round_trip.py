@@ -9,15 +9,14 @@ from data_catalog.text import answer_words, contains_words, token_f1
 from generators.filters.base import (
     CheckPrompt,
     abstains,
-    answer_of,
     answer_text,
+    exchanges_of,
     failed,
     passed,
-    question_of,
     unscored,
     with_chunks,
 )
-from generators.recipes.base import ParseFailure
+from generators.recipes.answers import ParseFailure
 
 CHECK = "round_trip@1"
 MIN_F1 = 0.6
@@ -26,21 +25,27 @@ MIN_CONTAINED_SHARE = 0.2
 """An answer that is contained in the other must have this share of its words: `5` is not the answer of a page."""
 
 
-def round_trip_requests(items: Sequence[Item], chunks: Mapping[str, Chunk], prompt: CheckPrompt) -> dict[str, Request]:
-    """Return one request for each item whose chunk is there, by item id."""
+def round_trip_requests(
+    items: Sequence[Item], chunks: Mapping[str, Chunk], prompt: CheckPrompt
+) -> dict[str, tuple[Request, ...]]:
+    """Return the requests of each item whose chunk is there, by item id: one per question that it answers."""
     return {
-        item.id: prompt.request(item, chunk, question=question_of(item)) for item, chunk in with_chunks(items, chunks)
+        item.id: tuple(prompt.request(item, chunk, question=exchange.question) for exchange in exchanges_of(item))
+        for item, chunk in with_chunks(items, chunks)
     }
 
 
 def round_trip_verdicts(
     items: Sequence[Item],
-    requests: Mapping[str, Request],
+    requests: Mapping[str, Sequence[Request]],
     completions: Mapping[str, Completion],
     abstention_phrases: Sequence[str],
 ) -> list[Verdict]:
-    """Return a verdict for each item, with the word F1 of the two answers as score; abstaining is no agreement."""
-    return [_verdict(item, requests.get(item.id), completions, abstention_phrases) for item in items]
+    """Return a verdict for each item; abstaining is no agreement.
+
+    The score is the word F1 of the two answers, the least one where an item answers several questions.
+    """
+    return [_verdict(item, requests.get(item.id, ()), completions, abstention_phrases) for item in items]
 
 
 def agree(answer: str, other: str) -> bool:
@@ -61,17 +66,23 @@ def _numbers(found: Sequence[str]) -> set[str]:
 
 
 def _verdict(
-    item: Item, request: Request | None, completions: Mapping[str, Completion], phrases: Sequence[str]
+    item: Item, requests: Sequence[Request], completions: Mapping[str, Completion], phrases: Sequence[str]
 ) -> Verdict:
-    if request is None:
+    if not requests:
         return unscored(item, CHECK, "its chunk is not there any more")
-    key = request.key
-    answer = answer_text(completions, key)
-    if isinstance(answer, ParseFailure):
-        return unscored(item, CHECK, f"the second answer: {answer.reason}", keys=[key])
-    if abstains(answer, phrases):
-        return failed(item, CHECK, "asked again, the teacher found no answer", keys=[key])
-    score = token_f1(answer_of(item), answer)
-    if agree(answer_of(item), answer):
-        return passed(item, CHECK, score=score, keys=[key])
-    return failed(item, CHECK, f"asked again, the teacher said: {answer[:200]}", score=score, keys=[key])
+    keys = [request.key for request in requests]
+    missing, least = "", 1.0
+    for exchange, key in zip(exchanges_of(item), keys, strict=True):
+        answer = answer_text(completions, key)
+        if isinstance(answer, ParseFailure):
+            missing = answer.reason
+            continue
+        if abstains(answer, phrases):
+            return failed(item, CHECK, "asked again, the teacher found no answer", keys=keys)
+        score = token_f1(exchange.answer, answer)
+        if not agree(exchange.answer, answer):
+            return failed(item, CHECK, f"asked again, the teacher said: {answer[:200]}", score=score, keys=keys)
+        least = min(least, score)
+    if missing:
+        return unscored(item, CHECK, f"the second answer: {missing}", keys=keys)
+    return passed(item, CHECK, score=least, keys=keys)

@@ -14,7 +14,7 @@ _TURNS = {"system", "user", "assistant"}
 
 def check(item: Item) -> Verdict:
     """Return whether the payload is what its kind promises (see `data_catalog.records.Kind`)."""
-    reason = _fault(item.kind, item.payload)
+    reason = _fault(item.kind, item.payload) or _exchange_fault(item)
     return failed(item, CHECK, reason) if reason else passed(item, CHECK)
 
 
@@ -30,6 +30,15 @@ def _fault(kind: Kind, payload: Mapping[str, Any]) -> str:
         or _conversation_fault(payload.get("chosen"), last="assistant", first="assistant")
         or _conversation_fault(payload.get("rejected"), last="assistant", first="assistant")
     )
+
+
+def _exchange_fault(item: Item) -> str:
+    """What is checked turn by turn must be as many questions as there are answers."""
+    exchanges = item.meta.get("exchanges")
+    if exchanges is None:
+        return ""
+    answers = sum(turn["role"] == "assistant" for turn in item.payload.get("messages", ()))
+    return "" if len(exchanges) == answers else f"{len(exchanges)} exchanges for {answers} answers"
 
 
 def _conversation_fault(messages: object, *, last: str, first: str = "user") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from data_catalog.records import Chunk, Completion, Item, Request, Verdict
 from generators.filters.base import CheckPrompt, abstains, answer_text, failed, passed, question_of, unscored
 from generators.filters.nearest import NearestChunks
-from generators.recipes.base import ParseFailure
+from generators.recipes.answers import ParseFailure
 
 CHECK = "unanswerable@1"
 ELSEWHERE = 2

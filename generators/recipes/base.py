@@ -1,23 +1,27 @@
 """What every recipe is: how its prompts are asked, and how an answer becomes an item or a reason why not.
 
-Adding a recipe is one file with a subclass of `Recipe` and one line in `generators.recipes.RECIPES`.
+Adding a recipe to the product is one file with a subclass of `Recipe`, its variables in `generators.prompts.VARIABLES`,
+templates, and one line in `generators.recipes.RECIPES`. One of the user's own is a file that the configuration names
+(`generators.recipes.own`).
 """
 
 from __future__ import annotations
 
-import json
-import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from data_catalog.identity import digest
-from data_catalog.records import Chunk, Completion, Document, Item, Request, Sampling, Split
+from data_catalog.records import Chunk, Completion, Document, Item, Kind, Request, Sampling, Split
 from data_catalog.text import fold_space, is_cjk, words
 from generators.chunks import prose_sentences
+from generators.examples import Example, with_examples
 from generators.prompts import Template
+from generators.recipes.answers import Answer, ParseFailure, whole_answer
+from generators.seeds import Seed
 from generators.specs import RecipeSpec
 
 MIN_WORDS = 4
@@ -25,18 +29,31 @@ MIN_WORDS = 4
 MIN_CJK_WORDS = 6
 """The same where Chinese characters count as words."""
 
-_FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
-_QUOTES = {'"': '"', "\u201c": "\u201d", "\u300c": "\u300d"}
+
+class Check(StrEnum):
+    """The checks that a recipe asks for beside those that every item meets (`generators.filters.pipeline`)."""
+
+    EVIDENCE = "evidence"
+    """Each quote in `meta["evidence"]` stands in its chunk."""
+    ANCHORED = "anchored"
+    """No number and no name that the chunk does not have."""
+    FAITHFUL = "faithful"
+    """A rewording of `meta["sentence"]` keeps its numbers and names."""
+    JUDGE = "judge"
+    """The teacher, shown the chunk, says whether the answer is right."""
+    ROUND_TRIP = "round_trip"
+    """Asked again with the chunk alone, the teacher gives the same short answer; of contradicting answers to one
+    question the prevailing one is kept."""
+    NEEDS_ALL = "needs_all"
+    """No one of its chunks (`meta["chunk_ids"]`) answers the question alone."""
+    NOVEL = "novel"
+    """The task is none of the seeds in `meta["seeds"]`."""
+    OPEN = "open"
+    """The question has no answer in the documents."""
 
 
-@dataclass(frozen=True)
-class ParseFailure:
-    """Why an answer made no item. The completion is kept; a later parser may do better."""
-
-    reason: str
-    declined: bool = False
-    """The teacher says that there is nothing to ask about; asking again would be a waste."""
+GROUNDED = frozenset({Check.EVIDENCE, Check.ANCHORED, Check.JUDGE, Check.ROUND_TRIP})
+"""What a question with a short answer and its evidence has to pass."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,8 @@ class Source:
     count_tokens: Callable[[str], int]
     context_tokens: int
     """Longest text of a whole document in a prompt."""
+    seeds: Sequence[Seed] = ()
+    """Tasks that more are made from, for recipes that need no document."""
 
     def sentences(self) -> Iterator[tuple[Chunk, str]]:
         """Yield each chunk's sentences that carry a fact, as one line each; headings, code and tables have none."""
@@ -64,6 +83,14 @@ class Source:
                     if carries_a_fact(sentence):
                         yield chunk, sentence
 
+    def telling_chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks that have a sentence with a fact, each once."""
+        yield from {chunk.id: chunk for chunk, _ in self.sentences()}.values()
+
+    def training_chunks(self) -> Iterator[Chunk]:
+        """Yield those of them that are on the training side."""
+        yield from (chunk for chunk in self.telling_chunks() if chunk.split is Split.TRAIN)
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -78,25 +105,59 @@ class Ask:
         return digest(self.origin)
 
 
+ExamplesFor = Callable[[Ask], Sequence[Example]]
+"""From what is asked about to the in-context examples that go with it."""
+
+
+def no_examples(ask: Ask) -> Sequence[Example]:
+    """Return nothing: zero-shot."""
+    return ()
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """An answer that is no item yet: what is asked next because of it."""
+
+    asks: tuple[Ask, ...]
+
+
 class Recipe(ABC):
     """A named, versioned way to make items: prompts, the shape of the answer, and its parser."""
 
     name: ClassVar[str]
     version: ClassVar[int]
+    kind: ClassVar[Kind] = Kind.MESSAGES
+    """Of its items; it decides which training stages take them when they name no recipes."""
+    variables: ClassVar[frozenset[str]] = frozenset()
+    """What its templates are given; empty for the product's own recipes: see `generators.prompts.VARIABLES`."""
+    needs_seeds: ClassVar[bool] = False
+    """Whether it makes more of seed tasks (`seeds` in the configuration) instead of asking about documents."""
+    checks: ClassVar[frozenset[Check]] = frozenset()
     response_schema: ClassVar[Mapping[str, Any] | None] = None
+    source_digest: str = ""
+    """SHA-256 of the file of a recipe of the user's own."""
 
     @property
     def label(self) -> str:
-        """Name and version, such as `grounded_qa@1`."""
-        return f"{self.name}@{self.version}"
+        """Name and version, such as `grounded_qa@1`; a recipe of the user's own has its file's digest with it."""
+        return f"{self.name}@{self.version}" + (f"#{self.source_digest[:12]}" if self.source_digest else "")
+
+    @property
+    def first_template(self) -> str:
+        """The kind of template that the first requests are made with: a key of `generators.prompts.VARIABLES`."""
+        return self.name
 
     @abstractmethod
     def asks(self, source: Source) -> Iterator[Ask]:
         """Yield what to ask about, in a fixed order."""
 
     @abstractmethod
-    def read(self, request: Request, answer: str) -> Item | ParseFailure:
-        """Make an item from a whole answer (thoughts removed, white space stripped, not empty)."""
+    def read(self, request: Request, answer: Answer) -> Item | ParseFailure | FollowUp:
+        """Make an item from a whole answer, or say what is asked next."""
+
+    def schema_of(self, origin: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what the answer to a request of this origin is held to."""
+        return self.response_schema
 
     def requests(
         self,
@@ -107,47 +168,113 @@ class Recipe(ABC):
         model: str,
         unknown_answer: str,
         samples_of: Callable[[str], range],
+        examples_for: ExamplesFor = no_examples,
     ) -> Iterator[Request]:
         """Yield one request per subject, template and sample that `samples_of` the subject names.
 
         Samples differ by their index alone: a seed in the request stops some servers.
         """
-        sampling = Sampling(temperature=spec.temperature, top_p=spec.top_p, max_tokens=spec.max_tokens)
         for ask in self.asks(source):
-            subject = ask.subject
-            samples = samples_of(subject)
-            for template in templates if samples else ():
-                prompt = template.render(**ask.variables)
-                origin = {
-                    **ask.origin,
-                    "recipe": self.name,
-                    "subject": subject,
-                    "unknown_answer": unknown_answer,
-                    "neutralised": prompt.neutralised,
-                }
-                for index in samples:
-                    yield Request(
-                        model=model,
-                        messages=prompt.messages,
-                        sampling=sampling,
-                        response_schema=self.response_schema,
-                        sample_index=index,
-                        purpose=self.label,
-                        template=template.identity,
-                        origin=origin,
-                    )
+            if samples := samples_of(ask.subject):
+                yield from self.requests_on(
+                    ask,
+                    spec,
+                    templates,
+                    model=model,
+                    unknown_answer=unknown_answer,
+                    samples=samples,
+                    examples=examples_for(ask),
+                )
 
-    def parse(self, request: Request, completion: Completion) -> Item | ParseFailure:
-        """Make an item from a completion, or say why there is none."""
+    def requests_on(
+        self,
+        ask: Ask,
+        spec: RecipeSpec,
+        templates: Sequence[Template],
+        *,
+        model: str,
+        unknown_answer: str,
+        samples: range,
+        examples: Sequence[Example] = (),
+    ) -> Iterator[Request]:
+        """Yield one request per template and sample about one thing."""
+        sampling = Sampling(temperature=spec.temperature, top_p=spec.top_p, max_tokens=spec.max_tokens)
+        subject, schema = ask.subject, self.schema_of(ask.origin)
+        for template in templates:
+            prompt = with_examples(template, ask.variables, examples)
+            origin = {
+                **ask.origin,
+                "recipe": self.name,
+                "subject": subject,
+                "unknown_answer": unknown_answer,
+                "neutralised": prompt.neutralised,
+                **({"examples": [example.id for example in examples]} if examples else {}),
+            }
+            for index in samples:
+                yield Request(
+                    model=model,
+                    messages=prompt.messages,
+                    sampling=sampling,
+                    response_schema=schema,
+                    sample_index=index,
+                    purpose=self.label,
+                    template=template.identity,
+                    origin=origin,
+                )
+
+    def parse(self, request: Request, completion: Completion) -> Item | ParseFailure | FollowUp:
+        """Make an item from a completion, or say why there is none, or what is asked next."""
         answer = whole_answer(completion)
         return answer if isinstance(answer, ParseFailure) else self.read(request, answer)
 
+    def conversation(self, request: Request, turns: Sequence[tuple[str, str]], **meta: Any) -> Item:
+        """Return an item of questions and answers on the chunk that the request is about.
+
+        Args:
+            request: its origin has `split`, `document_id` and, where it is about one, `chunk_id`.
+            turns: at least one; what they say is neutralised.
+            meta: what checks need; `question` and `answer` are those of the last turn unless they are given.
+        """
+        question, answer = turns[-1]
+        return self._item(
+            request,
+            Kind.MESSAGES,
+            {
+                "messages": [
+                    {"role": role, "content": content}
+                    for turn in turns
+                    for role, content in zip(("user", "assistant"), turn, strict=True)
+                ]
+            },
+            {"question": question, "answer": answer, **meta},
+        )
+
+    def text(self, request: Request, text: str, **meta: Any) -> Item:
+        """Return an item of text, which is neutralised, on the chunk that the request is about."""
+        return self._item(request, Kind.TEXT, {"text": text}, meta)
+
+    def _item(self, request: Request, kind: Kind, payload: Mapping[str, Any], meta: Mapping[str, Any]) -> Item:
+        origin = request.origin
+        return Item.of(
+            kind=kind,
+            payload=payload,
+            recipe=self.name,
+            split=Split(origin["split"]),
+            chunk_id=origin.get("chunk_id"),
+            document_id=origin.get("document_id"),
+            # Of a recipe in two steps, first the request that led to this one.
+            request_keys=(*((origin["from"],) if "from" in origin else ()), request.key),
+            meta=self.meta(request, **meta),
+        )
+
     def meta(self, request: Request, **values: Any) -> dict[str, Any]:
         """Return what every item says about its making, with `values`."""
+        examples = request.origin.get("examples")
         return {
             "template": request.template,
             "version": self.label,
             "neutralised": request.origin["neutralised"],
+            **({"examples": examples} if examples else {}),
             **values,
         }
 
@@ -157,66 +284,3 @@ def carries_a_fact(sentence: str) -> bool:
     found = words(sentence)
     enough = MIN_CJK_WORDS if any(is_cjk(character) for character in sentence) else MIN_WORDS
     return len(found) >= enough and any(character.isalpha() for character in sentence)
-
-
-def whole_answer(completion: Completion) -> str | ParseFailure:
-    """Return a completion's text without thoughts and outer white space, or why it can't be used."""
-    if completion.finish_reason == "length":
-        return ParseFailure("cut off at max_tokens")
-    if completion.finish_reason != "stop":
-        return ParseFailure(f"ended by {completion.finish_reason}")
-    text = _THOUGHT.sub("", completion.text)
-    if "<think>" in text:
-        return ParseFailure("a <think> that is never closed")
-    # Chat templates that open the thought inside the prompt leave only its end in the answer.
-    text = text.rpartition("</think>")[2].strip()
-    return text or ParseFailure("empty answer")
-
-
-def json_object(answer: str, schema: Mapping[str, Any]) -> dict[str, str] | ParseFailure:
-    """Return the answer's JSON object of strings, which may stand in a Markdown fence but beside nothing else.
-
-    Args:
-        answer: the whole answer.
-        schema: a JSON schema of an object whose properties are all required strings; `maxLength` is not checked here
-            (the length filter is), `enum` is.
-    """
-    fenced = _FENCED.fullmatch(answer)
-    try:
-        value = json.loads(fenced[1] if fenced else answer, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        return ParseFailure("not one JSON object")
-    properties: Mapping[str, Mapping[str, Any]] = schema["properties"]
-    if not isinstance(value, dict):
-        return ParseFailure("JSON, but no object")
-    if value.keys() != properties.keys():
-        return ParseFailure(f"keys {', '.join(sorted(value)) or 'none'} instead of {', '.join(properties)}")
-    for name, rule in properties.items():
-        if not isinstance(value[name], str) or not value[name].strip():
-            return ParseFailure(f"{name} is no text")
-        if "enum" in rule and value[name] not in rule["enum"]:
-            return ParseFailure(f"{name} is none of {', '.join(rule['enum'])}")
-    return {name: value[name].strip() for name in properties}
-
-
-def one_line(answer: str) -> str | ParseFailure:
-    """Return an answer that must be one sentence or question: one line, without a pair of outer quotes."""
-    lines = [line.strip() for line in answer.splitlines() if line.strip()]
-    if len(lines) != 1:
-        return ParseFailure("more than one line")
-    line = lines[0]
-    if len(line) > 2 and _QUOTES.get(line[0]) == line[-1] and line.count(line[0]) <= 2:
-        line = line[1:-1].strip()
-    return line or ParseFailure("empty answer")
-
-
-def split_of_origin(request: Request) -> Split:
-    """Return the side of the split that the request's source belongs to."""
-    return Split(request.origin["split"])
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key stands twice")
-    return value

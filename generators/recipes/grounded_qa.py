@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from data_catalog.records import Item, Kind, Request
-from data_catalog.text import normalise_answer
+from data_catalog.records import Item, Request
 from generators.prompts import neutralise
-from generators.recipes.base import Ask, ParseFailure, Recipe, Source, json_object, split_of_origin
+from generators.recipes.answers import Answer, ParseFailure, all_alike, json_object
+from generators.recipes.base import GROUNDED, Ask, Check, Recipe, Source
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -28,6 +28,7 @@ class GroundedQA(Recipe):
 
     name: ClassVar[str] = "grounded_qa"
     version: ClassVar[int] = 1
+    checks: ClassVar[frozenset[Check]] = GROUNDED
     response_schema: ClassVar[Mapping[str, Any] | None] = SCHEMA
 
     def asks(self, source: Source) -> Iterator[Ask]:
@@ -43,23 +44,12 @@ class GroundedQA(Recipe):
                 },
             )
 
-    def read(self, request: Request, answer: str) -> Item | ParseFailure:
+    def read(self, request: Request, answer: Answer) -> Item | ParseFailure:
         """Make a one-turn conversation; question, answer and evidence stay readable in `meta`."""
         parsed = json_object(answer, SCHEMA)
         if isinstance(parsed, ParseFailure):
             return parsed
-        if len({normalise_answer(value) for value in parsed.values()}) == 1:
+        if all_alike(parsed):
             return ParseFailure("the teacher finds nothing to ask", declined=True)  # such as "none" three times
         question, reply, evidence = (neutralise(parsed[name]).text for name in ("question", "answer", "evidence"))
-        return Item.of(
-            kind=Kind.MESSAGES,
-            payload={
-                "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
-            },
-            recipe=self.name,
-            split=split_of_origin(request),
-            chunk_id=request.origin["chunk_id"],
-            document_id=request.origin["document_id"],
-            request_keys=(request.key,),
-            meta=self.meta(request, question=question, answer=reply, evidence=evidence, focus=request.origin["focus"]),
-        )
+        return self.conversation(request, [(question, reply)], evidence=evidence, focus=request.origin["focus"])

@@ -36,12 +36,17 @@ class Sampled:
 
 
 def questions_of(items: Iterable[Item]) -> list[Question]:
-    """Return one question per distinct wording among accepted training items, in the order of item ids."""
+    """Return one question per distinct wording among accepted training items, in the order of item ids.
+
+    A question within a conversation is left out: without the turns before it, nobody knows what it means.
+    """
     found: dict[str, Question] = {}
     for item in sorted(items, key=lambda item: item.id):
         if item.kind is not Kind.MESSAGES or item.split is not Split.TRAIN:
             continue
         turns = item.payload["messages"]
+        if sum(turn["role"] == "user" for turn in turns) > 1:
+            continue
         text, answer = str(turns[-2]["content"]), str(turns[-1]["content"])
         answerable = bool(item.meta.get("answerable", True))
         found.setdefault(text, Question(item, text, answer, answerable))

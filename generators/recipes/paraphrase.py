@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from data_catalog.records import Item, Kind, Request, Split
 from generators.prompts import neutralise
-from generators.recipes.base import Ask, ParseFailure, Recipe, Source, one_line
+from generators.recipes.answers import Answer, ParseFailure, one_line
+from generators.recipes.base import Ask, Check, Recipe, Source
 
 
 class Paraphrase(Recipe):
@@ -19,6 +20,8 @@ class Paraphrase(Recipe):
 
     name: ClassVar[str] = "paraphrase"
     version: ClassVar[int] = 1
+    kind: ClassVar[Kind] = Kind.TEXT
+    checks: ClassVar[frozenset[Check]] = frozenset({Check.FAITHFUL})
 
     def asks(self, source: Source) -> Iterator[Ask]:
         """Yield every sentence that carries a fact, with its heading."""
@@ -34,18 +37,14 @@ class Paraphrase(Recipe):
                 },
             )
 
-    def read(self, request: Request, answer: str) -> Item | ParseFailure:
+    def read(self, request: Request, answer: Answer) -> Item | ParseFailure:
         """Make a text item; the source sentence stays in `meta` for the faithfulness check."""
         line = one_line(answer)
         if isinstance(line, ParseFailure):
             return line
-        return Item.of(
-            kind=Kind.TEXT,
-            payload={"text": neutralise(line).text},
-            recipe=self.name,
-            split=Split.TRAIN,
-            chunk_id=request.origin["chunk_id"],
-            document_id=request.origin["document_id"],
-            request_keys=(request.key,),
-            meta=self.meta(request, sentence=request.origin["sentence"], heading=request.origin["heading"]),
+        return self.text(
+            request,
+            neutralise(line).text,
+            sentence=request.origin["sentence"],
+            heading=request.origin["heading"],
         )

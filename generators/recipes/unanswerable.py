@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
-from data_catalog.records import Chunk, Item, Kind, Request, Split
+from data_catalog.records import Chunk, Item, Request, Split
 from generators.chunks import longest_prefix
 from generators.prompts import neutralise
-from generators.recipes.base import Ask, ParseFailure, Recipe, Source, one_line
+from generators.recipes.answers import Answer, ParseFailure, one_line
+from generators.recipes.base import Ask, Check, Recipe, Source
 
 _GAP = re.compile(r"\s{16,}")
 
@@ -19,6 +20,7 @@ class Unanswerable(Recipe):
 
     name: ClassVar[str] = "unanswerable"
     version: ClassVar[int] = 1
+    checks: ClassVar[frozenset[Check]] = frozenset({Check.OPEN})
 
     def asks(self, source: Source) -> Iterator[Ask]:
         """Yield every document that has chunks, cut at a chunk's end where it is too long.
@@ -45,23 +47,13 @@ class Unanswerable(Recipe):
                 },
             )
 
-    def read(self, request: Request, answer: str) -> Item | ParseFailure:
+    def read(self, request: Request, answer: Answer) -> Item | ParseFailure:
         """Make a one-turn conversation whose answer is the configured one for what was never told."""
         line = one_line(answer)
         if isinstance(line, ParseFailure):
             return line
         question, unknown = neutralise(line).text, str(request.origin["unknown_answer"])
-        return Item.of(
-            kind=Kind.MESSAGES,
-            payload={
-                "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": unknown}],
-            },
-            recipe=self.name,
-            split=Split(request.origin["split"]),
-            document_id=request.origin["document_id"],
-            request_keys=(request.key,),
-            meta=self.meta(request, question=question, answer=unknown, answerable=False),
-        )
+        return self.conversation(request, [(question, unknown)], answerable=False)
 
 
 def opening(text: str, chunks: Sequence[Chunk], max_tokens: int, count_tokens: Callable[[str], int]) -> str:

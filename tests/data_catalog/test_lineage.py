@@ -8,6 +8,7 @@ import pytest
 
 from data_catalog.catalogue import Catalogue
 from data_catalog.errors import ConfigError
+from data_catalog.forgetting import plan_forgetting
 from data_catalog.lineage import TraceNode, render_tree, trace
 from data_catalog.records import Stage
 from data_catalog.registry import Registry
@@ -68,6 +69,20 @@ def test_every_link_goes_both_ways(catalogue: Catalogue, world: World) -> None:
     assert down == up
     # Six links for each of the two documents, then dataset to run, run to model, gate to model.
     assert len(down) == 2 * 6 + 3
+
+
+def test_an_item_of_two_chunks_is_traced_from_both(catalogue: Catalogue, world: World) -> None:
+    first, second = world.chunks[:2]
+    both = item("What do both say?", of=first, by=world.requests[:1]).model_copy(
+        update={"id": "item-of-both", "meta": {"chunk_ids": [first.id, second.id]}}
+    )
+    catalogue.add_items([both])
+    for one in (first, second):
+        assert ("item", both.id) in chain(trace(catalogue, one.id), upwards=False)
+        assert ("item", both.id) in chain(trace(catalogue, one.document_id), upwards=False)
+    above = chain(trace(catalogue, both.id), upwards=True)
+    assert {("chunk", first.id), ("chunk", second.id)} <= set(above)
+    assert set(plan_forgetting(catalogue, world.documents[1].id).items) == {world.items[1].id, both.id}
 
 
 @pytest.mark.parametrize(

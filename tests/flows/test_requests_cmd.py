@@ -16,7 +16,7 @@ from flows.commands.requests import reparse, requests
 from flows.config_file import load_config
 from flows.pipeline import RefreshSummary, refresh
 from flows.progress import RecordingReporter, SilentReporter
-from generators.recipes.base import ParseFailure
+from generators.recipes.answers import Answer, ParseFailure
 from generators.recipes.paraphrase import Paraphrase
 from tests.flows.projects import write_project
 from tests.scripted_server import Body, Fault, ScriptedServer, ScriptedTeacher
@@ -82,10 +82,10 @@ def test_reparse_asks_nobody_and_says_what_a_changed_parser_makes_of_the_answers
 
     read = Paraphrase.read
 
-    def changed_read(self: Paraphrase, request: Request, answer: str) -> Item | ParseFailure:
+    def changed_read(self: Paraphrase, request: Request, answer: Answer) -> Item | ParseFailure:
         if "weighs" in answer:
             return ParseFailure("says what it weighs")
-        return read(self, request, answer.removeprefix("On record: "))
+        return read(self, request, Answer(answer.removeprefix("On record: ")))
 
     monkeypatch.setattr(Paraphrase, "read", changed_read)
     before = {item.id for item in Catalogue(tmp_path / ".tutelage").items()}

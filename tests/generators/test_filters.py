@@ -206,12 +206,13 @@ def test_schema_is_the_shape_of_the_kind(kind: Kind, payload: Mapping[str, Any],
 
 def test_length_limits_question_answer_and_text() -> None:
     def check(item: Item) -> str:
-        return failed(length.check(item, max_question_chars=30, max_answer_chars=10))
+        return failed(length.check(item, max_question_chars=30, max_answer_chars=10, max_text_chars=20))
 
     assert check(qa()) == ""
     assert check(qa(question="x" * 31)) == "question over 30 characters"
     assert check(qa(answer="x" * 11)) == "answer over 10 characters"
-    assert check(paraphrase("x" * 11)) == "text over 10 characters"
+    assert check(paraphrase("x" * 20)) == ""
+    assert check(paraphrase("x" * 21)) == "text over 20 characters"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_evidence_with_a_control_token_is_compared_as_the_teacher_saw_it() -> No
 
 
 def test_evidence_without_its_chunk_is_unscored() -> None:
-    assert evidence.check(qa(), None).outcome is Outcome.UNSCORED
+    assert evidence.check(qa()).outcome is Outcome.UNSCORED
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data_catalog.records import Item, Kind, Request, Split
 from generators.recipes import build_requests
-from generators.recipes.base import ParseFailure
+from generators.recipes.answers import ParseFailure
 from generators.recipes.grounded_qa import GroundedQA
 from generators.refill import Supply
 from generators.specs import RecipeSpec
