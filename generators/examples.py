@@ -7,6 +7,7 @@ and Goldstein 1998), by words alone: no model is needed, and equal input gives e
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,9 @@ class ExamplePool:
             for place, other in self._postings.get(word, ()):
                 likeness[place] += weight * other
         foreign = [place for place, one in enumerate(self._examples) if not _is_kin(one, chunk_id, document_id)]
-        ranked = sorted(foreign, key=lambda place: (-likeness[place], self._examples[place].id))[:CANDIDATES]
+        ranked = heapq.nsmallest(
+            CANDIDATES, foreign, key=lambda place: (-likeness.get(place, 0.0), self._examples[place].id)
+        )
         chosen: list[int] = []
         left = self._max_tokens
         while len(chosen) < self._count:

@@ -80,8 +80,10 @@ def _without_thoughts(text: str) -> tuple[str, list[str]]:
     if opening := _OPENING_THOUGHT.match(text):
         thoughts.append(opening["tagged"] or opening["bracketed"] or "")
         text = text[opening.end() :]
-    thoughts += _THOUGHT.findall(text)
-    return _THOUGHT.sub("", text), thoughts
+    # Behind the last end no thought is closed: looking for one from each beginning there would take quadratic time.
+    closed, end, rest = text.rpartition("</think>")
+    thoughts += _THOUGHT.findall(closed + end)
+    return _THOUGHT.sub("", closed + end) + rest, thoughts
 
 
 def json_object(answer: str, schema: Mapping[str, Any]) -> dict[str, str] | ParseFailure:

@@ -49,6 +49,7 @@ def test_a_thought_is_taken_off_and_kept(text: str, answer: str, thought: str) -
         ("<think>It says 312</think>312", "length", "cut off at max_tokens"),
         ("<think>It says 312 kg</think> ", "stop", "a thought without an answer"),
         ("only a thought</think>", "stop", "a thought without an answer"),
+        ("<think>" * 100_000, "stop", "a <think> that is never closed"),
         ("  ", "stop", "empty answer"),
     ],
 )
