@@ -118,6 +118,13 @@ def test_a_budget_is_told_and_taken_from_the_configuration(tmp_path: Path) -> No
     assert result.output.startswith("1 rule on gold 12 to 36 samples; ")
 
 
+def test_rounds_of_improvement_share_the_error(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    assert [rule.confidence for rule in read_spec(path).rules] == [0.95, 0.95]
+    path.write_text(f"{path.read_text()}improve: 4\n")
+    assert [rule.confidence for rule in read_spec(path).rules] == pytest.approx([0.99, 0.99])
+
+
 def test_slices_and_correction_change_the_rates_too() -> None:
     rules = [RULE, {**RULE, "slice": {"kind": "a"}}]
     sliced = {**SPEC, "rules": rules, "slices": {1: list(range(60))}, "correlation": 0.8}

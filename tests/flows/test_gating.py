@@ -12,7 +12,8 @@ import pytest
 from data_catalog.catalogue import Catalogue
 from data_catalog.records import Completion, Request, RunStatus, StepRun
 from evaluation.gates import GateOutcome
-from evaluation.specs import Against, SuiteSpec
+from evaluation.sequential import spent
+from evaluation.specs import Against, Spending, SuiteSpec
 from evaluation.suites import Suite, load_suite, questions, requests_by_sample
 from flows import model_steps
 from flows.config import StageConfig
@@ -70,11 +71,11 @@ def suite_of(folder: Path, **spec: Any) -> Suite:
 
 
 def gated(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, candidate: float, **stage: Any
+    folder: Path, monkeypatch: pytest.MonkeyPatch, candidate: float, *, improve: int = 0, **stage: Any
 ) -> tuple[Gated, Models, list[str]]:
     models, notes = Models({"base": 0.5, "learn": candidate}), Notes()
     monkeypatch.setattr(model_steps, "ask_student", models)
-    config = load_config(write_project(folder, "http://127.0.0.1:1/v1"))
+    config = load_config(write_project(folder, "http://127.0.0.1:1/v1")).model_copy(update={"improve": improve})
     ctx = RunContext(config, Catalogue(folder / "home"), cast(LazyTeacher, None), notes)
     directory = folder / "model"
     directory.mkdir()
@@ -106,6 +107,12 @@ def test_a_close_case_asks_more_and_nothing_twice(tmp_path: Path, monkeypatch: p
     assert len(models.asked) == len(set(models.asked)) == 2 * comparison.n
     assert notes[0] == "gate learn, look 1 (gold 40 samples): INCONCLUSIVE; asks more, up to gold 160"
     assert len(found.candidate.scores["gold"]) == len(found.rivals[Against.BASE].scores["gold"]) == comparison.n
+
+
+def test_each_round_of_improvement_has_its_share_of_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, _ = gated(tmp_path, monkeypatch, 1.0, improve=1, gate_looks=2, gate_spending="pocock")
+    spent_first = 1 - found.decision.comparisons[0].confidence
+    assert spent_first == pytest.approx(spent(0.05 / 2, 40 / 280, Spending.POCOCK))
 
 
 def test_a_gate_that_nothing_settles_ends_at_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

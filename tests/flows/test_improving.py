@@ -103,6 +103,7 @@ class Training:
         return done if decision.outcome is GateOutcome.FAIL else None
 
 
+@pytest.mark.slow
 def test_a_round_asks_only_about_what_was_failed_and_never_the_gates_own_questions(tmp_path: Path) -> None:
     with project(tmp_path, improve=3) as (ctx, state):
         before = {entry.request.key for entry in state.generated.wanted}
@@ -135,6 +136,7 @@ def test_a_round_asks_only_about_what_was_failed_and_never_the_gates_own_questio
             assert all(asked not in " ".join(words(str(item.payload))) for item in state.curated.accepted)
 
 
+@pytest.mark.slow
 def test_a_round_that_comes_no_nearer_ends_it_and_is_taken_back(tmp_path: Path) -> None:
     with project(tmp_path, improve=5) as (ctx, state):
         training = Training([0.0, 0.0], [1.0, 0.0], [0.5, 0.5])
@@ -147,6 +149,7 @@ def test_a_round_that_comes_no_nearer_ends_it_and_is_taken_back(tmp_path: Path) 
         assert "improve ends after round 2" in state.times.notes[-1]
 
 
+@pytest.mark.slow
 def test_a_round_in_which_nothing_new_is_accepted_trains_nothing(tmp_path: Path) -> None:
     with project(tmp_path, improve=2, teacher=ScriptedTeacher().answer) as (ctx, state):
         training = Training([0.0, 0.0])
@@ -157,6 +160,7 @@ def test_a_round_in_which_nothing_new_is_accepted_trains_nothing(tmp_path: Path)
         assert state.times.notes[-1] == "improve ends after round 1: nothing new was accepted"
 
 
+@pytest.mark.slow
 def test_what_is_in_no_document_can_not_be_asked_about(tmp_path: Path) -> None:
     with project(tmp_path, improve=2) as (ctx, state):
         training = Training([0.0, 0.0])
@@ -223,8 +227,10 @@ def test_the_gap_is_what_is_missing_to_the_threshold() -> None:
 @pytest.mark.slow
 def test_a_run_improves_trains_anew_and_asks_nothing_when_repeated(tmp_path: Path) -> None:
     with ScriptedServer(Talkative().answer) as server:
-        path = write_project(tmp_path, server.base_url, gate=GATE)
-        path.write_text(f"{path.read_text(encoding='utf-8')}improve: 1\n", encoding="utf-8")
+        path = write_project(tmp_path, server.base_url, gate=GATE, count=2)
+        before, _, after = path.read_text(encoding="utf-8").partition("  - name: read\n")
+        _, _, after = after.partition("max_length: 128}\n")
+        path.write_text(f"{before}{after}improve: 1\n", encoding="utf-8")
         config = load_config(path)
         with pytest.raises(GateError) as caught:
             pipeline.run(config, SilentReporter())
