@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "serve-model": Entry(
         "flows.commands.serve_model", "serve_model", "Serve a stage's model over an OpenAI-compatible endpoint."
     ),
+    "export": Entry("flows.commands.export", "export", "Write a MODEL in the form that another program reads."),
     "data": Entry("flows.commands.data", "data", "Look at dataset versions, compare, sample and export them."),
     "compare": Entry(
         "flows.commands.compare", "compare", "Compare two models: scores, flipped answers, training data."
