@@ -48,6 +48,8 @@ class Format(StrEnum):
     """An Ollama Modelfile and the merged safetensors that it names."""
     GGUF = "gguf"
     """One file for llama.cpp, Ollama and LM Studio, by llama.cpp's own converter."""
+    MLFLOW = "mlflow"
+    """A directory that MLflow's clients load, as MLflow itself writes it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def export_model(home: Path, name: str, target: Path, kind: Format, *, converter
         RegistryError: there is no such version, it is altered, or its form does not go with the format.
         ConfigError: `target` is in use.
         TrainingError: base and adapters do not make the registered weights, or the chat template can't be expressed.
-        MissingDependency: the GGUF converter is not installed.
+        MissingDependency: the GGUF converter, or MLflow, is not installed.
         MachineError: the disk is full, or the converter failed.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -262,11 +264,25 @@ def find_converter(given: Path | None) -> Path:
     )
 
 
+def _write_mlflow(source: _Source, target: Path, converter: Path | None) -> list[str]:
+    from training.mlflow_export import save_mlflow
+
+    template = chat_template(source.directory)
+    metadata = {
+        "tutelage_model": source.version.id,
+        "base": source.version.lineage.get("base"),
+        "chat_template_sha256": template and sha256(template.encode()).hexdigest(),
+    }
+    save_mlflow(source.directory, target, name=source.version.id, metadata=metadata)
+    return [f'mlflow.pyfunc.load_model("{target}").predict({{"messages": [...]}})']
+
+
 _WRITERS: dict[Format, Callable[[_Source, Path, Path | None], list[str]]] = {
     Format.HF: _write_hf,
     Format.LORA: _write_lora,
     Format.MODELFILE: _write_modelfile,
     Format.GGUF: _write_gguf,
+    Format.MLFLOW: _write_mlflow,
 }
 
 

@@ -8,7 +8,7 @@ import click
 
 from flows.project import project_options
 
-FORMATS = ("hf", "lora", "modelfile", "gguf")
+FORMATS = ("hf", "lora", "modelfile", "gguf", "mlflow")
 """The values of `flows.exporting.Format`, which a test compares: importing it would slow `--help` down."""
 
 
@@ -22,7 +22,7 @@ FORMATS = ("hf", "lora", "modelfile", "gguf")
     show_default=True,
     type=click.Choice(FORMATS),
     help="hf: merged safetensors. lora: the adapter beside a named base, for vLLM and PEFT. modelfile: for Ollama. "
-    "gguf: for llama.cpp.",
+    "gguf: for llama.cpp. mlflow: for MLflow's clients.",
 )
 @click.option(
     "--converter",

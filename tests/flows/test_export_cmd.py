@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,30 @@ def test_what_a_converter_did_not_do_is_not_called_an_export(
     script = converter(tmp_path / "llama.cpp", **behaviour)
     with pytest.raises(MachineError, match=said):
         export_model(tmp_path / "home", version.id, tmp_path / "out", Format.GGUF, converter=script)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's and, through it, transformers' own
+def test_mlflows_own_clients_load_it_and_answer_the_same(tmp_path: Path, base: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is in no lock")
+    version = register(tmp_path / "home", base)
+    done = export_model(tmp_path / "home", version.id, tmp_path / "out", Format.MLFLOW)
+    check_record(done, version, base)
+    loaded = mlflow.pyfunc.load_model(str(done.path))
+    assert loaded.metadata.metadata["tutelage_model"] == version.id
+    asked = {"messages": [{"role": "user", "content": "What colour is the rotor?"}], "max_tokens": 16}
+    (answer,) = loaded.predict(asked)
+    assert answer["choices"][0]["message"]["content"].strip() == answers(base)[0].strip()
+
+
+def test_mlflow_that_is_not_installed_says_how_to_get_it(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = register(tmp_path / "home", base)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(MissingDependency, match="needs MLflow") as error:
+        export_model(tmp_path / "home", version.id, tmp_path / "out", Format.MLFLOW)
+    assert "pip install '.[mlflow]'" in error.value.next_step
     assert not (tmp_path / "out").exists()
 
 
