@@ -167,6 +167,10 @@ class Catalogue:
         """Return the stored requests among the keys `keys`, by key."""
         return [rows.request_of(row) for row in self._read(queries.REQUESTS, wanted=rows.ids(keys))]
 
+    def requests_to(self, model: str, purpose: str) -> list[Request]:
+        """Return the stored requests to one model for one purpose, by key."""
+        return [rows.request_of(row) for row in self._read(queries.REQUESTS_TO, {"model": model, "purpose": purpose})]
+
     def add_completions(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
         """Store requests and their completions. A request or answer that is already stored is kept as it is.
 
@@ -349,6 +353,11 @@ class Catalogue:
     def done_step(self, fingerprint: str) -> StepRun | None:
         """Return the newest DONE run with this fingerprint."""
         found = self._read(queries.DONE_STEP, {"fingerprint": fingerprint})
+        return rows.step_of(found[0]) if found else None
+
+    def step_run(self, run_id: str) -> StepRun | None:
+        """Return the run with this id."""
+        found = self._read(queries.STEP, {"id": run_id})
         return rows.step_of(found[0]) if found else None
 
     def step_runs(self, limit: int = 100) -> list[StepRun]:

@@ -73,6 +73,10 @@ SELECT model, messages, sampling, response_schema, sample_index, purpose, templa
 FROM requests SEMI JOIN wanted ON wanted.id = requests.key
 ORDER BY requests.key
 """
+REQUESTS_TO = """
+SELECT model, messages, sampling, response_schema, sample_index, purpose, template, origin
+FROM requests WHERE model = $model AND purpose = $purpose ORDER BY key
+"""
 ANSWERED_KEYS = """
 SELECT key FROM requests SEMI JOIN completions ON completions.request_key = requests.key ORDER BY key
 """
@@ -382,6 +386,7 @@ MODELS_AND_BASES = "SELECT id, path, lineage FROM models ORDER BY id"
 MODEL_NEEDS = "SELECT model_id, run_id, dataset_id FROM model_sources"
 DATASET_PATHS = "SELECT id, path FROM dataset_versions ORDER BY id"
 NEWEST_DATASETS = "SELECT DISTINCT arg_max(dataset_id, named_at) FROM dataset_names GROUP BY name"
+STEP = "SELECT id, step, fingerprint, status, started_at, ended_at, result, error FROM step_runs WHERE id = $id"
 TRAINING_RUNS = "SELECT id, step, fingerprint, status FROM step_runs WHERE starts_with(step, 'train:') ORDER BY id"
 MARK_MODELS_REMOVED = """
 UPDATE models SET removed_at = $now WHERE removed_at IS NULL AND id IN (SELECT id FROM wanted)

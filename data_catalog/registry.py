@@ -28,7 +28,14 @@ from data_catalog.identity import digest
 from data_catalog.model_files import candidate_id, first_difference, model_manifest, take_in
 from data_catalog.pointer_files import PointerFiles
 from data_catalog.records import ModelVersion, Record, Stage
-from data_catalog.registry_log import RegistryEvent, pointers, read_events, version_stack
+from data_catalog.registry_log import (
+    RegistryEvent,
+    StagePointer,
+    pointers,
+    read_events,
+    stage_pointers,
+    version_stack,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,6 +238,23 @@ class Registry:
         self._files.write()
         return event
 
+    def note_serving(
+        self, version_id: str, stage: Stage, *, switched: bool, actor: str, details: Mapping[str, Any]
+    ) -> RegistryEvent:
+        """Write down that a server of `stage` switched to a version, or refused it; it moves nothing.
+
+        Args:
+            version_id: the version that was tried.
+            stage: the stage that is served.
+            switched: whether it answers now; otherwise the server stayed with what it had.
+            actor: which server.
+            details: backend, what the canary set said, what it replaced, the reason of a refusal.
+        """
+        with self._catalogue.store.writing() as con:
+            event = self._append(con, actor, "serve" if switched else "refuse", stage, version_id, details)
+        self._files.write()
+        return event
+
     def rollback(self, stage: Stage, actor: str) -> RegistryEvent:
         """Let `stage` point to the version it pointed to before; a second rollback goes one further back.
 
@@ -299,6 +323,11 @@ class Registry:
                 # The log was read and is the truth; who only looks may do so without the right to write.
                 _LOG.warning("%s", error.message)
         return found
+
+    def pointer(self, stage: Stage) -> StagePointer | None:
+        """Return what one stage points to, and the entry of the log that says so; None where it is empty."""
+        with self._catalogue.store.reading() as con:
+            return next((pointer for pointer in stage_pointers(con) if pointer.stage is stage), None)
 
     def models(self) -> list[ModelSummary]:
         """Return every version, the newest first."""

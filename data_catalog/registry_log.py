@@ -31,11 +31,12 @@ class RegistryEvent(Record):
     happened_at: float
     actor: str
     action: str
-    """`register`, `promote`, `archive` and `rollback` move a stage. `approve` does not, nor does `remove`, after which
-    the version's files are no longer kept."""
+    """`register`, `promote`, `archive` and `rollback` move a stage. `approve` does not, nor do `serve` and `refuse`
+    (what a server that follows the stage did with the version), nor `remove`, after which the version's files are no
+    longer kept."""
     stage: Stage
     model_id: str
-    """The version that `stage` points to from now on, or that was approved for it."""
+    """The version that `stage` points to from now on, that was approved for it, or that its server tried."""
     details: Mapping[str, Any]
     """What it replaced, the gates and the approval it stood on, the reason of an override."""
     previous_hash: str

@@ -38,6 +38,10 @@ COMMANDS: dict[str, Entry] = {
     "rollback": Entry("flows.commands.models", "rollback", "Put back what a stage held before."),
     "audit": Entry("flows.commands.audit", "audit", "Verify and show the registry's log."),
     "chat": Entry("flows.commands.chat", "chat", "Ask a registered model."),
+    "serve-model": Entry(
+        "flows.commands.serve_model", "serve_model", "Serve a stage's model over an OpenAI-compatible endpoint."
+    ),
+    "export": Entry("flows.commands.export", "export", "Write a MODEL in the form that another program reads."),
     "data": Entry("flows.commands.data", "data", "Look at dataset versions, compare, sample and export them."),
     "compare": Entry(
         "flows.commands.compare", "compare", "Compare two models: scores, flipped answers, training data."

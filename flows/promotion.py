@@ -250,6 +250,11 @@ def _event_line(event: RegistryEvent) -> str:
         return f"approve: {event.model_id} for {event.stage} until {moment(event.details['expires_at'])}"
     if event.action == "remove":
         return f"remove: the files of {event.model_id}"
+    if event.action == "serve":
+        return f"serve: {event.model_id} answers for {event.stage} now"
+    if event.action == "refuse":
+        kept = event.details.get("kept") or "nothing"
+        return f"refuse: {event.model_id} for {event.stage}, {kept} still answers: {event.details.get('reason', '')}"
     return f"{event.action}: {_change(event).sentence}"
 
 

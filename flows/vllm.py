@@ -41,15 +41,24 @@ def has_gpu() -> bool:
 class VllmServer:
     """`python -m vllm.entrypoints.openai.api_server` for one model, as a context manager.
 
+    Args:
+        spec: the model and how it is served.
+        home: the project's home.
+        served_name: what its clients call the model.
+        log: what the server writes goes there; by default `<home>/logs/vllm.log`. It is begun anew.
+
     Raises:
         MissingDependency: vLLM is not installed.
         TeacherError: the server ended or did not answer within `spec.vllm.start_timeout`; the message has its log.
     """
 
-    def __init__(self, spec: TeacherSpec, *, home: Path) -> None:
+    def __init__(
+        self, spec: TeacherSpec, *, home: Path, served_name: str = SERVED_NAME, log: Path | None = None
+    ) -> None:
         self.spec = spec
         self.port = free_port()
-        self.log = home / "logs" / "vllm.log"
+        self.log = log or home / "logs" / "vllm.log"
+        self._served_name = served_name
         self._process = ManagedProcess(self._argv(), home=home, log=self.log, env=self._environment())
         self._paused = False
 
@@ -57,6 +66,11 @@ class VllmServer:
     def base_url(self) -> str:
         """The OpenAI-compatible endpoint."""
         return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self._process.returncode is None
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,7 +136,7 @@ class VllmServer:
             time.sleep(POLL_SECONDS)
 
     def _answers(self) -> bool:
-        body = {"model": SERVED_NAME, "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
+        body = {"model": self._served_name, "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
         request = urllib.request.Request(  # noqa: S310 - our own http address on loopback
             f"{self.base_url}/chat/completions",
             data=json.dumps(body).encode(),
@@ -136,7 +150,7 @@ class VllmServer:
 
     def _argv(self) -> list[str]:
         argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        argv += ["--model", self.spec.model, "--served-model-name", SERVED_NAME]
+        argv += ["--model", self.spec.model, "--served-model-name", self._served_name]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
         argv += ["--dtype", self.spec.vllm.dtype, "--max-num-seqs", str(self.spec.concurrency)]
         # A schema alone lets a model write white space until its token limit; the protocol has no field against it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,25 @@ class LocalCompleter:
         fingerprint: what stands for the model in request keys.
         batch_tokens: prompt and new tokens of one padded batch at most.
         precision: of weights and arithmetic; `auto` is bfloat16 on a GPU that has it, float32 otherwise.
+        on_tokens: called after each step of a batch with a request's key and all tokens of its answer so far.
 
     Raises TrainingError for a directory that can't be used, for an adapter that changes nothing, and for requests with
     a response schema, which local generation can't hold an answer to.
     """
 
     def __init__(
-        self, model: Path, fingerprint: str, *, batch_tokens: int = 16_384, precision: Precision = "auto"
+        self,
+        model: Path,
+        fingerprint: str,
+        *,
+        batch_tokens: int = 16_384,
+        precision: Precision = "auto",
+        on_tokens: Callable[[str, Sequence[int]], None] | None = None,
     ) -> None:
         source = open_source(model, needs_chat_template=True)
         self._fingerprint = fingerprint
         self._batch_tokens = batch_tokens
+        self._on_tokens = on_tokens
         self._tokenizer = source.tokenizer
         self._encoder = Encoder(source, max_length=2**31)
         self._ends = torch.tensor(sorted(source.end_tokens), device=device())
@@ -65,6 +73,15 @@ class LocalCompleter:
     def fingerprint(self) -> str:
         """What stands for the model in request keys."""
         return self._fingerprint
+
+    @property
+    def positions(self) -> int:
+        """Tokens of prompt and answer together at most."""
+        return self._positions
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return an answer's tokens as text, without control tokens."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Sequence[Completion]]:
         """Yield the completions of one padded batch after another, longest prompts first.
@@ -148,6 +165,9 @@ class LocalCompleter:
             ended = torch.isin(drawn, self._ends).tolist()
             for row, token, end in zip(running, drawn.tolist(), ended, strict=True):
                 row.take(token, ended=end)
+            if self._on_tokens is not None:
+                for row in running:
+                    self._on_tokens(row.request.key, row.text_tokens)
             tokens, positions = drawn[:, None], positions[:, -1:] + 1
             alive = [number for number, row in enumerate(running) if not row.done]
             if not alive:

@@ -147,6 +147,8 @@ def run_seconds(run: StepRun) -> str:
 
 def event_text(event: RegistryEvent) -> str:
     """Return what happened to a stage, in a few words."""
+    if event.action == "refuse":
+        return f"refuse: its server did not take {short(event.model_id)} for {event.stage.value}"
     replaced = event.details.get("replaced")
     was = f", was {short(str(replaced))}" if replaced and replaced != event.model_id else ""
     override = event.details.get("override")
