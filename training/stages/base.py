@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from training.models import ModelSource
 from training.rows import RawRow
 from training.specs import Ledger, StageSpec
 from training.trainable import load_trainable, save_trainable
+
+Collator = Callable[[Sequence[dict[str, int]]], dict[str, Any]]
+"""From rows by their places, such as `[{"row": 3}, {"row": 0}]`, to the tensors that a model is given."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ class Stage(ABC):
         self, spec: Any, source: ModelSource, rows: Sequence[RawRow], replay: Sequence[RawRow], replay_share: float
     ) -> Material:
         """Turn rows into tokens; raise TrainingError where a guard fires or too much would be lost."""
+
+    @abstractmethod
+    def collator(self, spec: Any, material: Material, source: ModelSource) -> Collator:
+        """Return what makes batches of the material's rows."""
+
+    @abstractmethod
+    def order(self, spec: Any, material: Material) -> Sampler[int]:
+        """Return the order in which the rows of each epoch come."""
 
     @abstractmethod
     def trainer(
