@@ -161,6 +161,10 @@ class TrainResult(Record):
     metrics: tuple[MetricPoint, ...]
     resumed_from_step: int = 0
     peak_memory_bytes: int = 0
+    predicted_memory_bytes: int = 0
+    """What was told before the weights were read."""
+    predicted_seconds: float = 0.0
+    """What one step before the first told of `seconds`; 0 for `ppo`, whose answers are yet to be sampled."""
     guards: dict[str, str] = Field(default_factory=dict)
     """Guard name to what it saw, such as `dpo_step0_loss: 0.6931`."""
     versions: dict[str, str] = Field(default_factory=dict)

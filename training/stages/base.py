@@ -48,6 +48,8 @@ class Setting:
     checkpoints: Path
     reward_model: Path | None = None
     """Directory of the reward model, for `ppo`."""
+    pieces: int = 1
+    """In how many equal parts a batch is computed; their gradients are added up, and the order of rows stays."""
 
 
 class Stage(ABC):
@@ -55,6 +57,8 @@ class Stage(ABC):
 
     name: str
     needs_chat_template: bool
+    least_batch = 1
+    """Rows that a batch must have at least, where it is taken in pieces."""
 
     def method(self, spec: StageSpec) -> Method:
         """Return how the stage's model is loaded, trained and finished."""
@@ -90,8 +94,8 @@ def trainer_arguments(spec: StageSpec, setting: Setting) -> dict[str, Any]:
     on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": str(setting.checkpoints),
-        "per_device_train_batch_size": spec.batch_size,
-        "gradient_accumulation_steps": spec.gradient_accumulation,
+        "per_device_train_batch_size": spec.batch_size // setting.pieces,
+        "gradient_accumulation_steps": spec.gradient_accumulation * setting.pieces,
         "num_train_epochs": spec.epochs,
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.schedule,
@@ -150,6 +154,12 @@ class GuardedTrainer(Trainer):
             ids = [self.row_ids[index] for index in rows.tolist()]
             check_finite_loss(loss.detach(), self.state.global_step + 1, ids)
         return loss
+
+    def forget(self) -> None:
+        """Forget what was counted of batches that are no part of the training."""
+        for metrics in getattr(self, "_metrics", {}).values():
+            metrics.clear()
+        self._total_train_tokens = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.order

@@ -165,6 +165,7 @@ class Kto(PairStage):
     """Preference pairs in, a model that gives wanted answers and not unwanted ones out."""
 
     name = "kto"
+    least_batch = 2
 
     def encode(
         self,
