@@ -168,6 +168,8 @@ def read_shape(directory: Path) -> Shape:
 def _head(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
+        if length > file.stat().st_size:
+            raise ValueError(f"{file.name} is no safetensors file")
         head: dict[str, Any] = json.loads(stream.read(length))
     return head
 
@@ -221,7 +223,7 @@ class _PerPosition:
 def _per_position(shape: Shape, method: MethodSettings, *, packed: bool) -> _PerPosition:
     h, q, f = shape.hidden, shape.query, shape.inner
     k = q if packed else shape.key  # a mask has keys and values repeated for every head
-    kept = 2 * h + 2 * q + 2 * k + 3 * f
+    kept: float = 2 * h + 2 * q + 2 * k + 3 * f
     allocated = 10 * h + 6.5 * q + 6.5 * k + 4 * f
     if isinstance(method, FullSpec):
         kept += 4 * h + f

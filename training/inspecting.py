@@ -60,7 +60,7 @@ def inspect(job: InspectJob, *, progress: Progress) -> InspectResult:
         lenient = spec.model_copy(update={"max_lost_share": 1.0})  # what is lost is a check here
         material = stage.encode(lenient, source, raw, replay, job.replay_share)
     progress.write("encoded", rows=material.ledger.kept, tokens=material.ledger.tokens)
-    tally, shown = Tally(), []
+    tally, shown = Tally(), list[Line]()
     texts = {row.id for row in [*raw, *replay] if "text" in row.payload}
     ended: dict[str, bool] = {}
     for line in _epoch(stage, spec, material, source, tally):
@@ -185,7 +185,7 @@ def _text_of(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
 
 def _roles(line: Line, by_id: Mapping[str, RawRow], encoder: Encoder) -> list[str]:
     """Return whose turn each token stands in; turns that the template doesn't render apart are named together."""
-    count, roles, names = len(line.ids), [], list[str]()
+    count, roles, names = len(line.ids), list[str](), list[str]()
     for message, end in _turns(line, by_id, encoder):
         names.append(message["role"])
         if end is not None and end > len(roles):

@@ -54,7 +54,12 @@ class Preflight:
 
     def events(self) -> dict[str, Any]:
         """Return what the caller is told."""
-        return {"memory": self.footprint.total, "room": self.room, "parts": self.footprint.sentence()}
+        return {
+            "memory": self.footprint.total,
+            "libraries": self.footprint.libraries,
+            "room": self.room,
+            "parts": self.footprint.sentence(),
+        }
 
 
 def look_ahead(

@@ -16,6 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from data_catalog.errors import TrainingError
+from data_catalog.files import check_writable
 from data_catalog.identity import digest
 from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
 from training.footprint import size
@@ -77,6 +78,8 @@ def train(
         MachineError: it does not fit, or a batch can't be made smaller.
         Interrupted: a stop was requested; a checkpoint is kept.
     """
+    for place in (job.output.parent, job.work):
+        check_writable(place)
     spec, stage = job.spec, STAGES[job.spec.stage]
     source = open_source(job.model, needs_chat_template=stage.needs_chat_template)
     check_start(spec, source)

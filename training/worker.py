@@ -94,6 +94,10 @@ def _known(error: Exception) -> TutelageError | None:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(f"the disk is full: {error}", next_step="make room and run the same command again")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MachineError(
+            f"a file may not be written or read: {error}", next_step="change its owner or mode, and run it again"
+        )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -44,7 +45,7 @@ def inspect_batch(config: Path, stage: str, rows: int, file: Path | None, datase
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        colour = wants_colour(click.get_text_stream("stdout"))
+        colour = wants_colour(sys.stdout)
         for line in inspection_lines(result, colour=colour):
             click.echo(line, color=colour)
     failed = [check for check in result.checks if not check.passed]
