@@ -36,7 +36,7 @@ def memory_line(model: Path, spec: StageSpec, free: int | None = None) -> str:
     if gpu:  # what is free there is known once CUDA is asked, when the stage starts
         return line
     seconds = step_operations(shape, spec, batch) / product_speed() * spec.gradient_accumulation
-    line += f", at least {seconds:.2g} s a step"
+    line += f", a full step at least {seconds:.2g} s"
     free = free_memory() if free is None else free
     if told.total <= free:
         return line
