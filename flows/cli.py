@@ -32,6 +32,11 @@ COMMANDS: dict[str, Entry] = {
     "requests": Entry("flows.commands.requests", "requests", "Show what was asked of the teacher and what came of it."),
     "reparse": Entry("flows.commands.requests", "reparse", "Parse the stored answers again, without asking anybody."),
     "methods": Entry("flows.commands.methods", "methods", "Compare the fine-tuning methods on the student."),
+    "inspect-batch": Entry(
+        "flows.commands.inspect_batch",
+        "inspect_batch",
+        "Show a stage's tokens, roles and loss mask, and check them.",
+    ),
     "models": Entry("flows.commands.models", "models", "List model versions and the stages they hold."),
     "approve": Entry("flows.commands.models", "approve", "Approve a model version for a stage, until a time."),
     "promote": Entry("flows.commands.models", "promote", "Let a stage name point to a model version."),

@@ -27,6 +27,8 @@ from flows.fingerprints import model_fingerprint
 from flows.judging import judge_answers
 from training.specs import TrainJob, TrainResult
 
+SAY_AHEAD_SECONDS = 120.0
+"""From how long a training on it is said in advance how long it will take."""
 SuiteScores = Mapping[str, Sequence[SampleScore]]
 
 
@@ -129,6 +131,16 @@ def _tell_step(ctx: RunContext, name: str, event: Mapping[str, Any]) -> None:
         loss = event.get("loss")
         detail = f"loss {loss:.3f}" if isinstance(loss, float) else ""
         ctx.reporter.step_progress(name, int(event["step"]), int(event["steps"]), detail)
+    elif event.get("event") == "out_of_memory":
+        ctx.reporter.note(
+            f"{name}: out of memory; goes on with batch_size {event['batch_size']} and gradient_accumulation "
+            f"{event['gradient_accumulation']}, the rows of a step are the same ({event['reason']})"
+        )
+    elif event.get("event") == "calibrated" and event["seconds"] > SAY_AHEAD_SECONDS:
+        ctx.reporter.note(
+            f"{name}: about {event['seconds'] / 60:,.0f} min to train, {event['step_seconds']:.2g} s for the largest "
+            f"batch, {event['memory'] / 1e9:,.1f} GB of memory"
+        )
 
 
 def _train_line(result: Mapping[str, Any]) -> str:

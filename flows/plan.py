@@ -10,12 +10,39 @@ from evaluation.suites import load_suite
 from flows.config import Config
 from flows.data_steps import ingest_notes
 from flows.document_parser import document_parser
+from flows.vllm import has_gpu
 from generators.chunks import cut
 from generators.documents import read_documents
 from generators.recipes import find_recipe
 from generators.specs import RecipeSpec, endpoint_urls
 from generators.tokens import load_counter
 from generators.withholding import withhold
+from training.compatibility import adapter_of
+from training.footprint import largest_batch, predict, read_shape, remedies, size, step_operations
+from training.machine import free_memory, product_speed
+from training.specs import StageSpec
+
+
+def memory_line(model: Path, spec: StageSpec, free: int | None = None) -> str:
+    """Return what a stage may take at most, and what to change where that is more than is free.
+
+    At most: the rows are not there yet, so all are taken to be as long as `max_length` lets them be.
+    """
+    gpu = has_gpu()
+    how = {"gpu": gpu, "half": gpu and spec.precision != "float32"}
+    base = model / "base" if adapter_of(model) is not None else model
+    shape, batch = read_shape(base), largest_batch(spec)
+    told = predict(shape, spec, batch, **how)
+    line = f"at most {size(told.total)} of {'GPU ' if gpu else ''}memory beside the libraries"
+    if gpu:  # what is free there is known once CUDA is asked, when the stage starts
+        return line
+    seconds = step_operations(shape, spec, batch) / product_speed() * spec.gradient_accumulation
+    line += f", a full step at least {seconds:.2g} s"
+    free = free_memory() if free is None else free
+    if told.total <= free:
+        return line
+    fitting = [f"{one.change} ({size(one.footprint.total)})" for one in remedies(shape, spec, batch, free, **how)]
+    return f"{line}; {size(free)} are free: {'; or '.join(fitting) or 'no single setting makes it fit'}"
 
 
 def describe(config: Config) -> str:
@@ -49,6 +76,7 @@ def describe(config: Config) -> str:
         check_slices(stage.gate, labels)
         gate = ", ".join(f"{rule.subject} {rule.require}" for rule in stage.gate) or "no gate"
         lines.append(f"stage      {stage.name}: {stage.train.stage} by {stage.train.method.name}; gate: {gate}")
+        lines.append(f"           {memory_line(config.student.model, stage.train)}")
     return "\n".join(lines)
 
 

@@ -21,6 +21,8 @@ from training.environment import worker_environment
 from training.specs import (
     CompleteJob,
     CompleteResult,
+    InspectJob,
+    InspectResult,
     Job,
     JobFailure,
     MeasureJob,
@@ -151,6 +153,12 @@ def measure(job: MeasureJob, *, home: Path, on_event: OnEvent | None = None) -> 
     """Measure methods on a model."""
     directory = home / "work" / "measure"
     return _run(job, MeasureResult, home=home, directory=directory, name="measure", on_event=on_event, host=None)
+
+
+def inspect(job: InspectJob, *, home: Path) -> InspectResult:
+    """Look at a stage's batches."""
+    directory = home / "work" / "inspect"
+    return _run(job, InspectResult, home=home, directory=directory, name="inspect", on_event=None, host=None)
 
 
 def _run(

@@ -5,7 +5,10 @@ The result file lists every guard that looked and what it saw.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +19,36 @@ MERGE_TOLERANCE = 1e-4
 """Largest difference of logits after a float32 merge, relative to the largest logit (seen: 2e-7)."""
 STEP0_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 """How far a first loss may be from the one that is known. Different padding of the two passes moves it by rounding."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a guard on rows found."""
+
+    guard: str
+    row_id: str
+    error: TrainingError
+
+
+_collected: ContextVar[list[Fault] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Fault]]:
+    """While open, the guards on rows write down what they find and don't raise it: for looking, never for training."""
+    faults: list[Fault] = []
+    token = _collected.set(faults)
+    try:
+        yield faults
+    finally:
+        _collected.reset(token)
+
+
+def _found(guard: str, row_id: str, error: TrainingError) -> None:
+    faults = _collected.get()
+    if faults is None:
+        raise error
+    faults.append(Fault(guard, row_id, error))
 
 
 def check_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -32,22 +65,24 @@ def check_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
 def check_single_start(row_id: str, ids: Sequence[int], start_token: int | None) -> None:
     """A doubled beginning-of-sequence token is one that the model never sees when it is used."""
     if start_token is not None and len(ids) > 1 and ids[0] == start_token == ids[1]:
-        raise TrainingError(
+        error = TrainingError(
             f"row {row_id} begins with two beginning-of-sequence tokens",
             valid="one, put there by the chat template or by the tokenizer, not by both",
             next_step="remove `bos_token` from the chat template, or `add_bos_token` from tokenizer_config.json",
         )
+        _found("single_start", row_id, error)
 
 
 def check_prompt_is_prefix(row_id: str, prompt: Sequence[int], whole: Sequence[int]) -> None:
     """The tokens of the prompt alone must begin the whole conversation, or training and use differ."""
     if list(whole[: len(prompt)]) != list(prompt):
         same = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
-        raise TrainingError(
+        error = TrainingError(
             f"row {row_id}: the prompt's tokens and the conversation's differ from token {same} of {len(prompt)}",
             valid="a chat template whose prompt (with add_generation_prompt) is a token prefix of the conversation",
             next_step="correct the chat template: it may not render earlier turns differently once an answer follows",
         )
+        _found("prompt_is_prefix", row_id, error)
 
 
 def check_end_supervised(row_id: str, targets: Sequence[int], end_tokens: Iterable[int]) -> None:
@@ -55,11 +90,12 @@ def check_end_supervised(row_id: str, targets: Sequence[int], end_tokens: Iterab
     ends = set(end_tokens)
     if not targets or targets[-1] not in ends:
         last = targets[-1] if targets else None
-        raise TrainingError(
+        error = TrainingError(
             f"row {row_id}: the last token with loss is {last}, which does not end a turn",
             valid=f"one of the end tokens {sorted(ends)}",
             next_step="list the chat template's end-of-turn token as `eos_token_id` in generation_config.json",
         )
+        _found("end_supervised", row_id, error)
 
 
 def check_finite_loss(loss: torch.Tensor, step: int, row_ids: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
 from data_catalog.datasets import read_rows
 from data_catalog.errors import TrainingError
@@ -57,6 +58,11 @@ def load_dataset(path: Path) -> list[RawRow]:
 
 def load_replay(path: Path) -> list[RawRow]:
     """Read general rows: JSONL of `{"messages": [...]}` or `{"text": ...}`; the id is the line number."""
+    return load_lines(path, "replay")
+
+
+def load_lines(path: Path, name: str) -> list[RawRow]:
+    """Read payloads, one JSON object per line; the id is `name` and the line number."""
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -69,7 +75,7 @@ def load_replay(path: Path) -> list[RawRow]:
                 valid='one object per line: {"messages": [...]} or {"text": ...}',
                 next_step="correct the line",
             ) from error
-        rows.append(RawRow(id=f"replay:{number}", payload=payload))
+        rows.append(RawRow(id=f"{name}:{number}", payload=payload))
     return rows
 
 
@@ -207,6 +213,22 @@ class Encoder:
             valid="a continuation that begins with a letter or a digit",
             next_step="change the choice (no white space at its beginning), or the prompt template",
         )
+
+    def turn_ends(self, messages: Messages) -> list[int | None]:
+        """Return, for each turn, how many tokens the conversation has up to its end.
+
+        None where the template renders a turn otherwise once others follow it, or won't end with it.
+        """
+        whole = self._encode([self._render(messages, prompt=False)])[0]
+        ends: list[int | None] = []
+        for turn in range(1, len(messages)):
+            try:
+                ids = self._encode([self._render(messages[:turn], prompt=False)])[0]
+            except TemplateError:
+                ends.append(None)
+            else:
+                ends.append(len(ids) if whole[: len(ids)] == ids else None)
+        return [*ends, len(whole)]
 
     def _usable_pair(self, row: RawRow, book: LedgerBook) -> bool:
         prompt, chosen, rejected = (_field(row, name, list) for name in ("prompt", "chosen", "rejected"))

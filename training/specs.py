@@ -26,6 +26,9 @@ __all__ = [
     "CompleteJob",
     "CompleteResult",
     "DpoSpec",
+    "InspectCheck",
+    "InspectJob",
+    "InspectResult",
     "Job",
     "JobFailure",
     "KtoSpec",
@@ -39,6 +42,7 @@ __all__ = [
     "PpoSpec",
     "PretrainSpec",
     "RewardSpec",
+    "SeenRow",
     "SftSpec",
     "SimpoSpec",
     "StageSpec",
@@ -97,7 +101,24 @@ class MeasureJob(Spec):
     """How often the base and each method are timed, in turn; medians are taken."""
 
 
-Job = Annotated[TrainJob | CompleteJob | MeasureJob, Field(discriminator="kind")]
+class InspectJob(Spec):
+    """The file that a process reads which looks at a stage's batches."""
+
+    kind: Literal["inspect"] = "inspect"
+    spec: TrainSpec
+    model: Path
+    """Directory of the model that the stage starts from."""
+    base: Path
+    """Directory of the model whose chat template all others must have."""
+    dataset: Path
+    """Parquet of items, or JSONL of payloads."""
+    replay: Path | None = None
+    replay_share: float = Field(default=0.0, ge=0, lt=1)
+    rows: int = Field(default=4, ge=0)
+    """Rows that are shown."""
+
+
+Job = Annotated[TrainJob | CompleteJob | MeasureJob | InspectJob, Field(discriminator="kind")]
 
 
 class Ledger(Record):
@@ -140,6 +161,10 @@ class TrainResult(Record):
     metrics: tuple[MetricPoint, ...]
     resumed_from_step: int = 0
     peak_memory_bytes: int = 0
+    predicted_memory_bytes: int = 0
+    """What was told before the weights were read."""
+    predicted_seconds: float = 0.0
+    """What one step before the first told of `seconds`; 0 for `ppo`, whose answers are yet to be sampled."""
     guards: dict[str, str] = Field(default_factory=dict)
     """Guard name to what it saw, such as `dpo_step0_loss: 0.6931`."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -177,6 +202,42 @@ class MeasureResult(Record):
     tokens: int
     repeats: int
     device: str
+
+
+class SeenRow(Record):
+    """One sequence of a batch, without its padding; the four tuples are of one length."""
+
+    row: str
+    part: str = ""
+    """`chosen`, `rejected`, `mismatched` or `prompt` where it is only a part of the row."""
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    """What each token stands for."""
+    roles: tuple[str, ...]
+    """In whose turn it stands; empty in a text."""
+    loss: tuple[bool, ...]
+
+
+class InspectCheck(Record):
+    """One thing that training relies on."""
+
+    name: str
+    passed: bool
+    seen: str
+    fix: str = ""
+    """What to do where it is not so."""
+
+
+class InspectResult(Record):
+    """The file that an inspecting process writes last. Counts are of the first epoch."""
+
+    rows: tuple[SeenRow, ...]
+    checks: tuple[InspectCheck, ...]
+    ledger: Ledger
+    cells: int
+    """Positions that the model computes, padding included."""
+    tokens: int
+    target_tokens: int
 
 
 class JobFailure(Record):

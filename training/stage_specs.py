@@ -51,14 +51,18 @@ class StageSpec(Spec):
     """Steps between two points of the loss curve."""
 
     @property
+    def stage_name(self) -> str:
+        """What kind of stage it is: the field `stage` of every kind."""
+        return str(getattr(self, "stage", ""))
+
+    @property
     def packs(self) -> bool:
         """Whether several rows share one line of a batch."""
         return False
 
     @model_validator(mode="after")
     def _combination_works(self) -> Self:
-        stage = str(getattr(self, "stage", ""))
-        refused = refusal(self.method, stage, packing=self.packs, recompute=self.gradient_checkpointing)
+        refused = refusal(self.method, self.stage_name, packing=self.packs, recompute=self.gradient_checkpointing)
         if refused is not None:
             raise ValueError(refused.sentence)
         return self

@@ -7,6 +7,7 @@ import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,36 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from data_catalog.errors import TrainingError
+from data_catalog.files import check_writable
 from data_catalog.identity import digest
 from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
+from training.footprint import size
 from training.guards import check_pad_token, check_positions
 from training.methods import check_start
-from training.models import count_parameters, open_source, resolve_precision, write_adapted, write_model
+from training.models import (
+    ModelSource,
+    ParameterCount,
+    count_parameters,
+    open_source,
+    resolve_precision,
+    write_adapted,
+    write_model,
+)
+from training.preflight import (
+    Preflight,
+    Room,
+    calibrate,
+    look_ahead,
+    memory_for,
+    more_pieces,
+    out_of_memory,
+    room,
+    training_seconds,
+)
 from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
 from training.specs import MetricPoint, TrainJob, TrainResult
-from training.stages.base import Setting, Stage
+from training.stages.base import Material, Setting, Stage
 from training.stages.dpo import Dpo
 from training.stages.kto import Kto
 from training.stages.orpo import Orpo
@@ -43,12 +65,21 @@ _NOT_VALUES = frozenset({"loss", "learning_rate", "epoch", "step", "num_tokens"}
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
 
 
-def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_seconds: float = 0.0) -> TrainResult:
+def train(
+    job: TrainJob, *, progress: Progress, stop: StopRequest, import_seconds: float = 0.0, free: Room = room
+) -> TrainResult:
     """Run a training job; write `job.output` (whole or not at all) and return what happened.
 
-    Goes on from the newest verified checkpoint below `job.work`. Raises TrainingError where a guard fires, and
-    Interrupted (with a checkpoint kept) when a stop was requested.
+    Goes on from the newest verified checkpoint below `job.work`. Where memory runs out, a batch is taken in two pieces,
+    then in four, and so on: the rows of a step stay the same. `free` says how many bytes may be taken.
+
+    Raises:
+        TrainingError: a guard fires.
+        MachineError: it does not fit, or a batch can't be made smaller.
+        Interrupted: a stop was requested; a checkpoint is kept.
     """
+    for place in (job.output.parent, job.work):
+        check_writable(place)
     spec, stage = job.spec, STAGES[job.spec.stage]
     source = open_source(job.model, needs_chat_template=stage.needs_chat_template)
     check_start(spec, source)
@@ -59,56 +90,139 @@ def train(job: TrainJob, *, progress: Progress, stop: StopRequest, import_second
     material = stage.encode(spec, source, load_dataset(job.dataset), replay, job.replay_share)
     guards |= material.guards
     progress.write("encoded", rows=material.ledger.kept, tokens=material.ledger.tokens)
+    attempt = Attempt(job, stage, source, material, progress, stop, free)
+    pieces = 1
+    while True:
+        try:
+            done = attempt.run(pieces)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            pieces = more_pieces(spec, pieces, stage.least_batch, error)
+            reason = str(error).partition("\n")[0]
+        else:
+            return _result(job, material, done, guards, import_seconds)
+        # Out of the except block, whose traceback holds every tensor of the attempt.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        rows, accumulated = spec.batch_size // pieces, spec.gradient_accumulation * pieces
+        guards["out_of_memory"] = f"batches of {rows}, {accumulated} a step, instead of {spec.batch_size}: {reason}"
+        progress.write("out_of_memory", batch_size=rows, gradient_accumulation=accumulated, reason=reason)
 
-    set_seed(spec.seed)
-    method, precision = stage.method(spec), resolve_precision(spec.precision)
-    model = method.load(source, precision)
-    if spec.method.virtual_tokens:
-        positions = int(model.config.get_text_config().max_position_embeddings)
-        guards["positions"] = check_positions(max(map(len, material.rows)), spec.method.virtual_tokens, positions)
-    model = method.prepare(model, spec, source)
-    parameters = count_parameters(model)
-    checkpoints = job.work / "checkpoints"
-    job_digest = _job_digest(job)
-    found = newest_verified(checkpoints, job_digest)
-    _report_skipped(found, progress)
-    sealer = Sealer(checkpoints, job_digest)
-    watcher = Watcher(job.work / "metrics.jsonl", progress, stop, sealer)
-    setting = Setting(source, precision, checkpoints, job.reward_model)
-    trainer = stage.trainer(spec, model, material, setting, [watcher])
-    if isinstance(trainer, ReferenceTrainer):
-        guards[f"{spec.stage}_step0_loss"] = trainer.check_step0(
-            precision, is_reference=method.starts_as_reference(source)
+
+@dataclass(frozen=True)
+class Done:
+    """What an attempt that came to its end left."""
+
+    steps: int
+    seconds: float
+    parameters: ParameterCount
+    metrics: tuple[MetricPoint, ...]
+    found: Found
+    guards: Mapping[str, str]
+    predicted_memory: int
+    predicted_seconds: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job with its rows, to be tried with batches in so and so many pieces."""
+
+    job: TrainJob
+    stage: Stage
+    source: ModelSource
+    material: Material
+    progress: Progress
+    stop: StopRequest
+    free: Room
+
+    def run(self, pieces: int) -> Done:
+        """Train, merge and write the model. A lack of memory is raised as the library raised it."""
+        job, spec, stage, source, material = self.job, self.job.spec, self.stage, self.source, self.material
+        guards: dict[str, str] = {}
+        method, precision = stage.method(spec), resolve_precision(spec.precision)
+        ahead = look_ahead(stage, spec, source, material, pieces=pieces, precision=precision, free=self.free)
+        self.progress.write("preflight", **ahead.events())
+        set_seed(spec.seed)
+        with memory_for("loading the model"):
+            model = method.load(source, precision)
+        if spec.method.virtual_tokens:
+            positions = int(model.config.get_text_config().max_position_embeddings)
+            guards["positions"] = check_positions(max(map(len, material.rows)), spec.method.virtual_tokens, positions)
+        model = method.prepare(model, spec, source)
+        parameters = count_parameters(model)
+        checkpoints = job.work / "checkpoints"
+        job_digest = _job_digest(job)
+        found = newest_verified(checkpoints, job_digest)
+        _report_skipped(found, self.progress)
+        sealer = Sealer(checkpoints, job_digest)
+        watcher = Watcher(job.work / "metrics.jsonl", self.progress, self.stop, sealer)
+        setting = Setting(source, precision, checkpoints, job.reward_model, pieces)
+        trainer = stage.trainer(spec, model, material, setting, [watcher])
+        if isinstance(trainer, ReferenceTrainer):
+            guards[f"{spec.stage}_step0_loss"] = trainer.check_step0(
+                precision, is_reference=method.starts_as_reference(source)
+            )
+        predicted_seconds = self._calibrate(trainer, ahead, guards)
+        seconds = _run(trainer, found, self.stop, sealer)
+        metrics, steps = metric_points(trainer.state.log_history), trainer.state.global_step
+        if found.skipped:
+            guards["skipped_checkpoints"] = "; ".join(found.skipped)
+        self.progress.write("merging")
+        trained = stage.trained(trainer)
+        trainer.optimizer = trainer.lr_scheduler = None  # room for the merge
+        gc.collect()
+        with memory_for("merging and writing the model"):
+            finished = method.finish(trained, spec, source, material.probe, job.work)
+            finished.model.to(source.stored_dtype)
+            if finished.adapter is None:
+                write_model(finished.model, source, job.output)
+            else:
+                write_adapted(finished.model, finished.adapter, spec.method, source, job.output)
+        return Done(
+            steps=steps,
+            seconds=seconds,
+            parameters=parameters,
+            metrics=metrics,
+            found=found,
+            guards={**guards, **finished.guards},
+            predicted_memory=ahead.footprint.total,
+            predicted_seconds=predicted_seconds,
         )
-    seconds = _run(trainer, found, stop, sealer)
-    metrics = metric_points(trainer.state.log_history)
-    if found.skipped:
-        guards["skipped_checkpoints"] = "; ".join(found.skipped)
-    steps = trainer.state.global_step
 
-    progress.write("merging")
-    trained = stage.trained(trainer)
-    trainer.optimizer = trainer.lr_scheduler = None  # room for the merge
-    gc.collect()
-    finished = method.finish(trained, spec, source, material.probe, job.work)
-    finished.model.to(source.stored_dtype)
-    if finished.adapter is None:
-        write_model(finished.model, source, job.output)
-    else:
-        write_adapted(finished.model, finished.adapter, spec.method, source, job.output)
+    def _calibrate(self, trainer: Any, ahead: Preflight, guards: dict[str, str]) -> float:
+        """Do one step that counts not; return how long the loop will take, 0 where that can't be told."""
+        step = calibrate(trainer, ahead)
+        if step is None:
+            return 0.0
+        seconds = training_seconds(self.job.spec, self.material, ahead, step)
+        guards["preflight"] = (
+            f"{size(ahead.footprint.total)} predicted, {size(step.memory)} taken with the largest batch "
+            f"({ahead.batch.lines} x {ahead.batch.width}), about {seconds:,.0f} s to train"
+        )
+        self.progress.write("calibrated", memory=step.memory, step_seconds=step.seconds, seconds=seconds)
+        return seconds
+
+
+def _result(
+    job: TrainJob, material: Material, done: Done, guards: Mapping[str, str], import_seconds: float
+) -> TrainResult:
     return TrainResult(
-        stage=spec.stage,
-        method=spec.method.name,
-        steps=steps,
-        seconds=seconds,
+        stage=job.spec.stage,
+        method=job.spec.method.name,
+        steps=done.steps,
+        seconds=done.seconds,
         import_seconds=import_seconds,
-        trainable_parameters=parameters.trainable,
-        total_parameters=parameters.total,
+        trainable_parameters=done.parameters.trainable,
+        total_parameters=done.parameters.total,
         ledger=material.ledger,
-        metrics=metrics,
-        resumed_from_step=found.step,
+        metrics=done.metrics,
+        resumed_from_step=done.found.step,
         peak_memory_bytes=_peak_memory(),
-        guards={**guards, **finished.guards},
+        predicted_memory_bytes=done.predicted_memory,
+        predicted_seconds=done.predicted_seconds,
+        guards={**guards, **done.guards},
         versions={package: version(package) for package in _PACKAGES},
     )
 

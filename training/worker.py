@@ -1,4 +1,4 @@
-"""A training, completing or measuring process: `python -m training.worker JOB.json RESULT.json`.
+"""A training, completing, measuring or inspecting process: `python -m training.worker JOB.json RESULT.json`.
 
 Reads a job (training/specs.py), does it, and writes the result file last: its existence means that the job's output is
 complete. A known error writes a JobFailure instead and ends with that error's exit code. Progress lines (JSON) go to
@@ -24,6 +24,8 @@ from training.quiet import silence
 from training.specs import (
     CompleteJob,
     CompleteResult,
+    InspectJob,
+    InspectResult,
     Job,
     JobFailure,
     MeasureJob,
@@ -72,10 +74,12 @@ def run_job(job_file: Path, result_file: Path, progress: Progress, stop: StopReq
 
 
 def _do(
-    job: TrainJob | CompleteJob | MeasureJob, progress: Progress, stop: StopRequest
-) -> TrainResult | CompleteResult | MeasureResult:
+    job: TrainJob | CompleteJob | MeasureJob | InspectJob, progress: Progress, stop: StopRequest
+) -> TrainResult | CompleteResult | MeasureResult | InspectResult:
     if isinstance(job, TrainJob):
         return _train(job, progress, stop)
+    if isinstance(job, InspectJob):
+        return _inspect(job, progress)
     return _complete(job, progress) if isinstance(job, CompleteJob) else _measure(job, progress)
 
 
@@ -90,6 +94,10 @@ def _known(error: Exception) -> TutelageError | None:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(f"the disk is full: {error}", next_step="make room and run the same command again")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MachineError(
+            f"a file may not be written or read: {error}", next_step="change its owner or mode, and run it again"
+        )
     return None
 
 
@@ -107,12 +115,14 @@ def _unexpected(error: Exception, result_file: Path) -> int:
     return _UNEXPECTED
 
 
-def read_job(path: Path) -> TrainJob | CompleteJob | MeasureJob:
+def read_job(path: Path) -> TrainJob | CompleteJob | MeasureJob | InspectJob:
     """Read a job file; raise ConfigError where it is missing or not a job."""
     try:
-        job: TrainJob | CompleteJob | MeasureJob = TypeAdapter(Job).validate_json(path.read_bytes())
+        job: TrainJob | CompleteJob | MeasureJob | InspectJob = TypeAdapter(Job).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ConfigError(f"{path} is not a job: {error}", valid="a TrainJob, a CompleteJob or a MeasureJob") from error
+        raise ConfigError(
+            f"{path} is not a job: {error}", valid="a TrainJob, CompleteJob, MeasureJob or InspectJob"
+        ) from error
     return job
 
 
@@ -146,6 +156,14 @@ def _measure(job: MeasureJob, progress: Progress) -> MeasureResult:
     from training.measuring import measure
 
     return measure(job, progress=progress)
+
+
+def _inspect(job: InspectJob, progress: Progress) -> InspectResult:
+    seconds = import_libraries(for_training=True)
+    progress.write("imported", seconds=round(seconds, 3))
+    from training.inspecting import inspect
+
+    return inspect(job, progress=progress)
 
 
 if __name__ == "__main__":

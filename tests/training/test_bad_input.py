@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_catalog.errors import TrainingError
+from data_catalog import files
+from data_catalog.errors import MachineError, TrainingError
 from tests.training.test_train import run, spec_of
-from tests.training.tiny import STAGE_SPECS, messages, payloads, preference, train_job, weights
+from tests.training.tiny import STAGE_SPECS, build_model, messages, payloads, preference, train_job, weights
 from training.compatibility import PREFERENCE
 from training.conversation import in_order
 from training.specs import SftSpec
+from training.worker import _known
 
 
 def turns(*roles: str) -> list[dict[str, str]]:
@@ -167,3 +172,85 @@ def test_pretraining_warms_up_again_and_decays_again(base: Path, tmp_path: Path,
     assert max(known) == known[3] == spec.learning_rate
     assert known[3:] == sorted(known[3:], reverse=True)
     assert known[-1] < 0.2 * spec.learning_rate
+
+
+class Trap:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.sprung, "caught"))
+
+
+@pytest.mark.slow
+def test_a_pickle_among_the_weights_is_never_opened(base: Path, tmp_path: Path) -> None:
+    """Beside safetensors it is left where it is: not loaded, and not handed on to the trained model."""
+    model, sprung = shutil.copytree(base, tmp_path / "hostile"), tmp_path / "sprung"
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "adapter_model.bin"):
+        (model / name).write_bytes(pickle.dumps(Trap(sprung)))
+    job = train_job(tmp_path, model, spec_of("sft", "lora", epochs=2, batch_size=4), payloads("sft", 8))
+    run(job)
+    assert not sprung.exists()
+    assert not [file.name for file in job.output.iterdir() if file.suffix in (".bin", ".pt")]
+    pickle.loads((model / "optimizer.pt").read_bytes())
+    assert sprung.exists()  # it would have been caught
+
+
+def test_a_pickle_that_is_called_safetensors(base: Path, tmp_path: Path) -> None:
+    model, sprung = shutil.copytree(base, tmp_path / "hostile"), tmp_path / "sprung"
+    (model / "model.safetensors").write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(TrainingError, match="no safetensors file"):
+        run(train_job(tmp_path, model, spec_of("sft", "lora"), payloads("sft", 4)))
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize("place", ["output", "work"])
+def test_an_output_that_can_not_be_written(base: Path, tmp_path: Path, place: str) -> None:
+    """Told before anything is encoded: here a file stands where the folder should be."""
+    (tmp_path / "file").write_text("")
+    job = train_job(tmp_path, base, spec_of("sft", "lora"), payloads("sft", 4))
+    job = job.model_copy(update={place: tmp_path / "file" / "model"})
+    with pytest.raises(MachineError, match=r"file.* can't be written to") as caught:
+        run(job)
+    assert "another `home`" in caught.value.next_step
+
+
+def test_a_read_only_disk(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files, "write_durably", refused)
+    with pytest.raises(MachineError, match="Read-only file system"):
+        run(train_job(tmp_path, base, spec_of("sft", "lora"), payloads("sft", 4)))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.EROFS, "may not be written"), (errno.EACCES, "may not be written"), (errno.ENOSPC, "the disk is full")],
+)
+def test_a_disk_that_fails_in_the_middle_is_the_machines_fault(number: int, said: str) -> None:
+    error = _known(OSError(number, "from the kernel"))
+    assert isinstance(error, MachineError)
+    assert said in error.message
+    assert _known(OSError(errno.EBADF, "ours")) is None
+
+
+def test_a_reward_model_of_another_vocabulary(base: Path, tmp_path: Path) -> None:
+    other = build_model(tmp_path / "other", vocabulary=300)
+    job = train_job(tmp_path, base, spec_of("ppo", "lora", rollout=8), payloads("ppo", 8), reward_model=other)
+    with pytest.raises(TrainingError, match="another vocabulary than the model that is trained"):
+        run(job)
+
+
+def test_a_tokenizer_of_a_larger_model(base: Path, tmp_path: Path) -> None:
+    """Its tokens would be looked up behind the end of the embeddings."""
+    model = shutil.copytree(base, tmp_path / "hostile")
+    larger = build_model(tmp_path / "larger", vocabulary=450)
+    shutil.copy(larger / "tokenizer.json", model)
+    with pytest.raises(
+        TrainingError, match=r"the tokenizer of .* knows token \d+, the model only \d+ tokens"
+    ) as caught:
+        run(train_job(tmp_path, model, spec_of("sft", "lora"), payloads("sft", 4)))
+    assert "the tokenizer that the model was trained with" in caught.value.next_step

@@ -81,13 +81,20 @@ def build_tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
 
 
 def build_model(
-    path: Path, *, hidden: int = 64, layers: int = 2, vocabulary: int = 400, seed: int = 1, dtype: Any = torch.float32
+    path: Path,
+    *,
+    hidden: int = 64,
+    layers: int = 2,
+    vocabulary: int = 400,
+    embeddings: int = 0,
+    seed: int = 1,
+    dtype: Any = torch.float32,
 ) -> Path:
-    """Write a random Llama with tokenizer, chat template and generation settings."""
+    """Write a random Llama with tokenizer, chat template and generation settings; `embeddings`: rows, if more."""
     tokenizer = build_tokenizer(vocabulary)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=max(embeddings, len(tokenizer)),
         hidden_size=hidden,
         intermediate_size=hidden * 8 // 3 // 32 * 32,
         num_hidden_layers=layers,

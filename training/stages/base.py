@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from training.models import ModelSource
 from training.rows import RawRow
 from training.specs import Ledger, StageSpec
 from training.trainable import load_trainable, save_trainable
+
+Collator = Callable[[Sequence[dict[str, int]]], dict[str, Any]]
+"""From rows by their places, such as `[{"row": 3}, {"row": 0}]`, to the tensors that a model is given."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Setting:
     checkpoints: Path
     reward_model: Path | None = None
     """Directory of the reward model, for `ppo`."""
+    pieces: int = 1
+    """In how many equal parts a batch is computed; their gradients are added up, and the order of rows stays."""
 
 
 class Stage(ABC):
@@ -52,6 +57,8 @@ class Stage(ABC):
 
     name: str
     needs_chat_template: bool
+    least_batch = 1
+    """Rows that a batch must have at least, where it is taken in pieces."""
 
     def method(self, spec: StageSpec) -> Method:
         """Return how the stage's model is loaded, trained and finished."""
@@ -68,6 +75,14 @@ class Stage(ABC):
         """Turn rows into tokens; raise TrainingError where a guard fires or too much would be lost."""
 
     @abstractmethod
+    def collator(self, spec: Any, material: Material, source: ModelSource) -> Collator:
+        """Return what makes batches of the material's rows."""
+
+    @abstractmethod
+    def order(self, spec: Any, material: Material) -> Sampler[int]:
+        """Return the order in which the rows of each epoch come."""
+
+    @abstractmethod
     def trainer(
         self, spec: Any, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> Trainer:
@@ -79,8 +94,8 @@ def trainer_arguments(spec: StageSpec, setting: Setting) -> dict[str, Any]:
     on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": str(setting.checkpoints),
-        "per_device_train_batch_size": spec.batch_size,
-        "gradient_accumulation_steps": spec.gradient_accumulation,
+        "per_device_train_batch_size": spec.batch_size // setting.pieces,
+        "gradient_accumulation_steps": spec.gradient_accumulation * setting.pieces,
         "num_train_epochs": spec.epochs,
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.schedule,
@@ -139,6 +154,12 @@ class GuardedTrainer(Trainer):
             ids = [self.row_ids[index] for index in rows.tolist()]
             check_finite_loss(loss.detach(), self.state.global_step + 1, ids)
         return loss
+
+    def forget(self) -> None:
+        """Forget what was counted of batches that are no part of the training."""
+        for metrics in getattr(self, "_metrics", {}).values():
+            metrics.clear()
+        self._total_train_tokens = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.order

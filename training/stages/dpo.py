@@ -9,10 +9,9 @@ import torch
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from training.packing import EpochOrder
 from training.specs import DpoSpec
 from training.stages.base import Material, Setting, index_dataset, trainer_arguments
-from training.stages.pairs import PairCollator, PairStage
+from training.stages.pairs import PairStage
 from training.stages.reference import ReferenceTrainer, build
 
 
@@ -61,12 +60,12 @@ class Dpo(PairStage):
                     disable_dropout=True,
                 ),
                 train_dataset=index_dataset(material.rows),
-                data_collator=PairCollator(material.rows, setting.source.tokenizer.pad_token_id),
+                data_collator=self.collator(spec, material, setting.source),
                 processing_class=setting.source.tokenizer,
                 callbacks=callbacks,
             )
             trainer.row_ids = [pair.id for pair in material.rows]
-            trainer.order = EpochOrder([len(pair) for pair in material.rows], seed=spec.seed, group_by=spec.batch_size)
+            trainer.order = self.order(spec, material)
             return trainer
 
         return build(make, spec, setting.source)

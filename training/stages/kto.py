@@ -165,6 +165,7 @@ class Kto(PairStage):
     """Preference pairs in, a model that gives wanted answers and not unwanted ones out."""
 
     name = "kto"
+    least_batch = 2
 
     def encode(
         self,
@@ -180,6 +181,14 @@ class Kto(PairStage):
         if spec.loss == "apo_zero_unpaired":
             return replace(material, rows=alone(material.rows))
         return replace(material, rows=unpaired(material.rows, seed=spec.seed, max_length=spec.max_length))
+
+    def collator(self, spec: StageSpec, material: Material, source: ModelSource) -> AnswerCollator:
+        """Return what lays answers out, and mismatched ones beside them."""
+        return AnswerCollator(material.rows, source.tokenizer.pad_token_id)
+
+    def order(self, spec: StageSpec, material: Material) -> BothSides:
+        """Return an order in which the two answers of a pair are neighbours."""
+        return BothSides(material.rows, seed=spec.seed, batch_size=spec.batch_size)
 
     def trainer(
         self, spec: KtoSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
@@ -199,12 +208,12 @@ class Kto(PairStage):
                     disable_dropout=True,
                 ),
                 train_dataset=index_dataset(material.rows),
-                data_collator=AnswerCollator(material.rows, setting.source.tokenizer.pad_token_id),
+                data_collator=self.collator(spec, material, setting.source),
                 processing_class=setting.source.tokenizer,
                 callbacks=callbacks,
             )
             trainer.row_ids = [row.id for row in material.rows]
-            trainer.order = BothSides(material.rows, seed=spec.seed, batch_size=spec.batch_size)
+            trainer.order = self.order(spec, material)
             return trainer
 
         return build(make, spec, setting.source)

@@ -9,15 +9,14 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from training.specs import OrpoSpec
 from training.stages.base import Material, Setting
-from training.stages.pairs import PairStage
-from training.stages.reference_free import ReferenceFreeTrainer, arguments_of, order_rows, parts_of
+from training.stages.reference_free import ReferenceFreeTrainer, SidesStage, arguments_of
 
 
 class OddsRatioTrainer(ReferenceFreeTrainer, ORPOTrainer):
     """TRL's ORPOTrainer on tokenised pairs."""
 
 
-class Orpo(PairStage):
+class Orpo(SidesStage):
     """Preference pairs in; likelihood and preference are learned in one stage, so it may follow a base directly."""
 
     name = "orpo"
@@ -27,6 +26,6 @@ class Orpo(PairStage):
     ) -> OddsRatioTrainer:
         """Return the trainer; `batch_size` counts pairs."""
         config = ORPOConfig(**arguments_of(spec, setting), beta=spec.beta)
-        trainer = OddsRatioTrainer(model=model, args=config, callbacks=callbacks, **parts_of(material, setting))
-        order_rows(trainer, spec, material)
+        trainer = OddsRatioTrainer(model=model, args=config, callbacks=callbacks, **self.parts(spec, material, setting))
+        self.order_rows(trainer, spec, material)
         return trainer

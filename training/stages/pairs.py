@@ -12,9 +12,10 @@ import torch
 from data_catalog.errors import TrainingError
 from training.ledger import LedgerBook
 from training.models import ModelSource
+from training.packing import EpochOrder
 from training.rows import Encoder, PairRow, RawRow
 from training.specs import StageSpec
-from training.stages.base import Material, Stage, probe_of
+from training.stages.base import Collator, Material, Stage, probe_of
 
 
 class PairStage(Stage):
@@ -53,6 +54,14 @@ class PairStage(Stage):
             "chosen_is_not_rejected": "in all pairs",
         }
         return Material(pairs, ledger, probe_of([pair.prompt + pair.chosen for pair in pairs]), guards)
+
+    def collator(self, spec: StageSpec, material: Material, source: ModelSource) -> Collator:
+        """Return what lays chosen and rejected answers out in one rectangle."""
+        return PairCollator(material.rows, source.tokenizer.pad_token_id)
+
+    def order(self, spec: StageSpec, material: Material) -> EpochOrder:
+        """Return an order by chance in which pairs of like length are neighbours."""
+        return EpochOrder([len(pair) for pair in material.rows], seed=spec.seed, group_by=spec.batch_size)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from training.packing import NO_LOSS, EpochOrder
 from training.reward_model import RewardModel
 from training.rows import Encoder, RawRow
 from training.specs import PpoSpec
-from training.stages.base import GuardedTrainer, Material, Setting, Stage, probe_of, trainer_arguments
+from training.stages.base import Collator, GuardedTrainer, Material, Setting, Stage, probe_of, trainer_arguments
 
 EXPERIENCE = "experience.pt"
 Score = Callable[[Sequence[Sequence[int]]], torch.Tensor]
@@ -267,6 +267,14 @@ class Ppo(Stage):
         probe = probe_of([row.input_ids.tolist() for row in encoded])
         return Material(prompts, ledger, probe, {"single_start": "in all prompts"})
 
+    def collator(self, spec: PpoSpec, material: Material, source: ModelSource) -> Collator:
+        """Return what names the prompts of a minibatch and their rollout; the loop itself has their tokens."""
+        return _collate
+
+    def order(self, spec: PpoSpec, material: Material) -> RolloutOrder:
+        """Return the prompts in rollouts."""
+        return RolloutOrder(len(material.rows), seed=spec.seed, rollout=spec.rollout, passes=spec.passes)
+
     def trainer(
         self, spec: PpoSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> PpoTrainer:
@@ -294,7 +302,7 @@ def ppo_trainer(
             next_step=f"set max_new_tokens to {max(1, positions - longest)} or less, or max_length lower",
         )
     disable_dropout_in_model(model)  # a token must have the probability that it was sampled with
-    order = RolloutOrder(len(material.rows), seed=spec.seed, rollout=spec.rollout, passes=spec.passes)
+    order = Ppo().order(spec, material)
     arguments = trainer_arguments(spec, setting)
     del arguments["max_length"]  # of TRL's trainers
     trainer = PpoTrainer(

@@ -11,11 +11,11 @@ from training.ledger import LedgerBook
 from training.models import ModelSource
 from training.rows import Encoder, RawRow
 from training.specs import PretrainSpec
-from training.stages.base import Material, Setting, Stage
-from training.stages.sft import LanguageModelTrainer, language_material, language_trainer
+from training.stages.base import Material, Setting
+from training.stages.sft import LanguageModelTrainer, LanguageStage, language_material
 
 
-class Pretrain(Stage):
+class Pretrain(LanguageStage):
     """Text in, a model that has read it out."""
 
     name = "pretrain"
@@ -45,4 +45,4 @@ class Pretrain(Stage):
         self, spec: PretrainSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> LanguageModelTrainer:
         """Return the trainer; `batch_size` counts texts (or their pieces), which are packed or padded in a batch."""
-        return language_trainer(spec, model, material, setting, callbacks)
+        return self.language_trainer(spec, model, material, setting, callbacks)

@@ -93,9 +93,7 @@ class ReferenceTrainer(GuardedTrainer):
             with torch.no_grad(), self.accelerator.autocast():
                 loss = float(self.step0_loss(batch))
         finally:
-            for metrics in self._metrics.values():
-                metrics.clear()
-            self._total_train_tokens = 0
+            self.forget()
         if not is_reference:
             return f"{loss:.6f}, with a fresh prompt before the model"
         return check_step0(loss, self.step0_expected, dtype)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from training.packing import NO_LOSS, EpochOrder
+from training.models import ModelSource
+from training.packing import NO_LOSS
 from training.rows import PairRow
 from training.specs import StageSpec
 from training.stages.base import GuardedTrainer, Material, Setting, index_dataset, trainer_arguments
-from training.stages.pairs import lay_out_answers
+from training.stages.pairs import PairStage, lay_out_answers
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,28 @@ class ReferenceFreeTrainer(GuardedTrainer):
         return super().concatenated_forward(behind_the_prompt, batch)
 
 
+class SidesStage(PairStage):
+    """A stage whose trainer joins the two sides itself."""
+
+    def collator(self, spec: StageSpec, material: Material, source: ModelSource) -> SidesCollator:
+        """Return what lays chosen and rejected answers out apart."""
+        return SidesCollator(material.rows, source.tokenizer.pad_token_id)
+
+    def parts(self, spec: StageSpec, material: Material, setting: Setting) -> dict[str, Any]:
+        """Return the dataset, collator and tokenizer of the stage's trainer."""
+        return {
+            "train_dataset": index_dataset(material.rows),
+            "data_collator": self.collator(spec, material, setting.source),
+            "processing_class": setting.source.tokenizer,
+        }
+
+    def order_rows(self, trainer: ReferenceFreeTrainer, spec: StageSpec, material: Material) -> None:
+        """Tell the trainer the rows' names and their order, and settle it."""
+        trainer.row_ids = [pair.id for pair in material.rows]
+        trainer.order = self.order(spec, material)
+        trainer.settle(spec)
+
+
 def arguments_of(spec: StageSpec, setting: Setting) -> dict[str, Any]:
     """Return what these trainers are told; without a `max_length` they warn and take one of their own."""
     return {**trainer_arguments(spec, setting), "max_length": spec.max_length, "disable_dropout": True}
-
-
-def parts_of(material: Material, setting: Setting) -> dict[str, Any]:
-    """Return the dataset, collator and tokenizer of these trainers."""
-    return {
-        "train_dataset": index_dataset(material.rows),
-        "data_collator": SidesCollator(material.rows, setting.source.tokenizer.pad_token_id),
-        "processing_class": setting.source.tokenizer,
-    }
-
-
-def order_rows(trainer: ReferenceFreeTrainer, spec: StageSpec, material: Material) -> None:
-    """Tell the trainer the rows' names and their order, and settle it."""
-    trainer.row_ids = [pair.id for pair in material.rows]
-    trainer.order = EpochOrder([len(pair) for pair in material.rows], seed=spec.seed, group_by=spec.batch_size)
-    trainer.settle(spec)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
 from training.methods import Method
-from training.packing import EpochOrder
+from training.models import ModelSource
 from training.reward_model import reward_method
 from training.rows import PairRow
 from training.specs import RewardSpec, StageSpec
@@ -58,6 +58,10 @@ class Reward(PairStage):
         """Return the method on a body with a reward head."""
         return reward_method(spec)
 
+    def collator(self, spec: StageSpec, material: Material, source: ModelSource) -> ConversationCollator:
+        """Return what lays whole conversations out in one rectangle."""
+        return ConversationCollator(material.rows, source.tokenizer.pad_token_id)
+
     def trainer(
         self, spec: RewardSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> BradleyTerryTrainer:
@@ -69,11 +73,11 @@ class Reward(PairStage):
             model=model,
             args=config,
             train_dataset=index_dataset(material.rows),
-            data_collator=ConversationCollator(material.rows, setting.source.tokenizer.pad_token_id),
+            data_collator=self.collator(spec, material, setting.source),
             processing_class=setting.source.tokenizer,
             callbacks=callbacks,
         )
         trainer.row_ids = [pair.id for pair in material.rows]
-        trainer.order = EpochOrder([len(pair) for pair in material.rows], seed=spec.seed, group_by=spec.batch_size)
+        trainer.order = self.order(spec, material)
         trainer.settle(spec)
         return trainer

@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from training.ledger import LedgerBook
-from training.models import ModelSource
+from training.models import ModelSource, load_config
 from training.packing import EpochOrder, RowCollator, TokenRow
 from training.rows import Encoder, RawRow, draw_replay
-from training.specs import PretrainSpec, SftSpec
+from training.specs import PackedSpec, PretrainSpec, SftSpec
 from training.stages.base import (
     GuardedTrainer,
     Material,
@@ -29,7 +29,62 @@ class LanguageModelTrainer(GuardedTrainer, SFTTrainer):
     """TRL's SFTTrainer on rows that are tokenised, masked and packed already."""
 
 
-class Sft(Stage):
+class LanguageStage(Stage):
+    """A stage on single sequences."""
+
+    def collator(self, spec: PackedSpec, material: Material, source: ModelSource) -> RowCollator:
+        """Return what packs the rows of a batch, or pads them."""
+        return RowCollator(
+            material.rows,
+            source.tokenizer.pad_token_id,
+            load_config(source.path).get_text_config().hidden_size,
+            spec.max_length,
+            spec.packs,
+            # Behind a soft prompt positions are counted from the prompt on, by the model itself.
+            masked=spec.method.virtual_tokens > 0,
+        )
+
+    def order(self, spec: PackedSpec, material: Material) -> EpochOrder:
+        """Return an order by chance; where rows are padded, rows of like length are neighbours."""
+        return EpochOrder(
+            [len(row) for row in material.rows],
+            seed=spec.seed,
+            group_by=0 if spec.packs else spec.batch_size,
+            own=material.own,
+            epochs=spec.epochs,
+        )
+
+    def language_trainer(
+        self,
+        spec: PackedSpec,
+        model: Any,
+        material: Material,
+        setting: Setting,
+        callbacks: list[TrainerCallback],
+        **arguments: Any,
+    ) -> LanguageModelTrainer:
+        """Return an SFTTrainer fed with `material`; `arguments` are told to it beside those of every stage."""
+        config = SFTConfig(
+            **trainer_arguments(spec, setting),
+            **arguments,
+            packing=False,  # RowCollator packs, within a batch
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        trainer = LanguageModelTrainer(
+            model=model,
+            args=config,
+            train_dataset=index_dataset(material.rows),
+            data_collator=self.collator(spec, material, setting.source),
+            processing_class=setting.source.tokenizer,
+            callbacks=callbacks,
+        )
+        trainer.row_ids = [row.id for row in material.rows]
+        trainer.order = self.order(spec, material)
+        trainer.settle(spec)
+        return trainer
+
+
+class Sft(LanguageStage):
     """Conversations in, an assistant out."""
 
     name = "sft"
@@ -53,7 +108,7 @@ class Sft(Stage):
         self, spec: SftSpec, model: Any, material: Material, setting: Setting, callbacks: list[TrainerCallback]
     ) -> LanguageModelTrainer:
         """Return the trainer; rows of one batch are packed (`packing`), or padded among rows of like length."""
-        return language_trainer(spec, model, material, setting, callbacks, neftune_noise_alpha=spec.neftune_alpha)
+        return self.language_trainer(spec, model, material, setting, callbacks, neftune_noise_alpha=spec.neftune_alpha)
 
 
 def language_material(
@@ -96,44 +151,3 @@ def _encode_replay(encoder: Encoder, replay: Sequence[RawRow]) -> list[TokenRow]
     texts = [row for row in replay if "text" in row.payload]
     conversations = [row for row in replay if "text" not in row.payload]
     return [*encoder.conversations(conversations, LedgerBook()), *encoder.texts(texts)]
-
-
-def language_trainer(
-    spec: SftSpec | PretrainSpec,
-    model: Any,
-    material: Material,
-    setting: Setting,
-    callbacks: list[TrainerCallback],
-    **arguments: Any,
-) -> LanguageModelTrainer:
-    """Return an SFTTrainer that is fed with `material`; `arguments` are told to it beside those of every stage."""
-    config = SFTConfig(
-        **trainer_arguments(spec, setting),
-        **arguments,
-        packing=False,  # RowCollator packs, within a batch
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    text_config = model.config.get_text_config()
-    trainer = LanguageModelTrainer(
-        model=model,
-        args=config,
-        train_dataset=index_dataset(material.rows),
-        data_collator=RowCollator(
-            material.rows,
-            setting.source.tokenizer.pad_token_id,
-            text_config.hidden_size,
-            spec.max_length,
-            spec.packs,
-            # Behind a soft prompt positions are counted from the prompt on, by the model itself.
-            masked=spec.method.virtual_tokens > 0,
-        ),
-        processing_class=setting.source.tokenizer,
-        callbacks=callbacks,
-    )
-    lengths = [len(row) for row in material.rows]
-    trainer.row_ids = [row.id for row in material.rows]
-    trainer.order = EpochOrder(
-        lengths, seed=spec.seed, group_by=0 if spec.packs else spec.batch_size, own=material.own, epochs=spec.epochs
-    )
-    trainer.settle(spec)
-    return trainer

@@ -9,15 +9,14 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from training.specs import SimpoSpec
 from training.stages.base import Material, Setting
-from training.stages.pairs import PairStage
-from training.stages.reference_free import ReferenceFreeTrainer, arguments_of, order_rows, parts_of
+from training.stages.reference_free import ReferenceFreeTrainer, SidesStage, arguments_of
 
 
 class SimpleTrainer(ReferenceFreeTrainer, CPOTrainer):
     """TRL's CPOTrainer on tokenised pairs."""
 
 
-class Simpo(PairStage):
+class Simpo(SidesStage):
     """Preference pairs in, a model that prefers the chosen answers by the token out."""
 
     name = "simpo"
@@ -33,6 +32,6 @@ class Simpo(PairStage):
             simpo_gamma=spec.gamma,
             cpo_alpha=spec.sft_weight,
         )
-        trainer = SimpleTrainer(model=model, args=config, callbacks=callbacks, **parts_of(material, setting))
-        order_rows(trainer, spec, material)
+        trainer = SimpleTrainer(model=model, args=config, callbacks=callbacks, **self.parts(spec, material, setting))
+        self.order_rows(trainer, spec, material)
         return trainer
