@@ -23,7 +23,7 @@ from typing import NoReturn
 import duckdb
 
 from data_catalog import migrate
-from data_catalog.errors import CatalogueBusy, CatalogueCorrupt, CatalogueError, MachineError
+from data_catalog.errors import CatalogueBusy, CatalogueCorrupt, CatalogueError, Interrupted, MachineError
 from data_catalog.files import sync
 from data_catalog.locks import Holder, LockHeld, hold
 
@@ -45,6 +45,7 @@ _SETTINGS = {
     "dynamic_or_filter_threshold": "2000",
     "lock_configuration": "true",
 }
+_INTERRUPTED = "Query interrupted"
 _RETRY_SECONDS = (0.005, 0.1)
 _DISK_FULL = ("no space left", "file too large", "disk quota exceeded", "failed to offload data block")
 _LOCKED = ("could not set lock on file", "conflicting lock")
@@ -91,13 +92,13 @@ class Store:
         Raises:
             CatalogueBusy: another process kept the file to itself all the time.
             CatalogueCorrupt: the file is damaged.
+            Interrupted: a signal's handler raised something during a query.
         """
         with self._turn:
             con = self._open(read_only=True)
             try:
-                yield con
-            except duckdb.Error as error:
-                self._explain(error)
+                with self._explained():
+                    yield con
             finally:
                 con.close()
 
@@ -109,16 +110,17 @@ class Store:
             CatalogueBusy: another process kept the file to itself all the time; nothing was written.
             CatalogueCorrupt: the file is damaged; nothing was written.
             MachineError: the disk is full; what was there before is kept.
+            Interrupted: a signal's handler raised something during a query; unless that was the commit, nothing was
+                written.
         """
         with self._exclusive():
             con = self._open(read_only=False)
             try:
-                con.execute("BEGIN TRANSACTION")
-                yield con
-                con.execute("COMMIT")
-                con.execute("CHECKPOINT")
-            except duckdb.Error as error:
-                self._explain(error)
+                with self._explained():
+                    con.execute("BEGIN TRANSACTION")
+                    yield con
+                    con.execute("COMMIT")
+                    con.execute("CHECKPOINT")
             finally:
                 # Closing an open transaction rolls it back.
                 con.close()
@@ -142,10 +144,8 @@ class Store:
             if _wal_of(self.path).exists():
                 # It belongs to a file that was moved away; it must not be replayed into the new one.
                 self._set_log_aside()
-            try:
+            with self._explained():
                 self._build(draft)
-            except duckdb.Error as error:
-                self._explain(error)
             draft.replace(self.path)
             sync(self.path.parent)
         return True
@@ -167,13 +167,28 @@ class Store:
         with self._exclusive():
             con = self._open(read_only=False)
             try:
-                # Another process may have been faster.
-                migrate.apply(con, migrate.pending(con, self._migrations, self.path))
-                con.execute("CHECKPOINT")
-            except duckdb.Error as error:
-                self._explain(error)
+                with self._explained():
+                    # Another process may have been faster.
+                    migrate.apply(con, migrate.pending(con, self._migrations, self.path))
+                    con.execute("CHECKPOINT")
             finally:
                 con.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what an error of DuckDB's means, and that a signal was a signal."""
+        try:
+            yield
+        except duckdb.Error as error:
+            self._explain(error)
+        except RuntimeError as error:
+            # Handlers of signals run during a query too, and DuckDB puts this in the place of what they raised.
+            if str(error) != _INTERRUPTED:
+                raise
+            raise Interrupted(
+                f"stopped by a signal while {self.path} was in use; what was done is kept",
+                next_step="run the same command to go on",
+            ) from error
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

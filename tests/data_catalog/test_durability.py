@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import FrameType
 
 import duckdb
 import pytest
 
 from data_catalog.catalogue import Catalogue
-from data_catalog.errors import CatalogueBusy, CatalogueCorrupt, CatalogueError, MachineError
+from data_catalog.errors import CatalogueBusy, CatalogueCorrupt, CatalogueError, Interrupted, MachineError
 from tests.data_catalog.small_world import completion, request
 
 Open = Callable[[Path], Catalogue]
@@ -286,6 +287,35 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_acknowledged(catalogue: 
 
 
 # Damage
+
+
+def write_long(catalogue: Catalogue) -> None:
+    """Write for seconds, in many short tasks: DuckDB looks for signals between them."""
+    with catalogue.store.writing() as con:
+        con.execute("CREATE TABLE half AS SELECT 1")
+        con.execute(
+            "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 1_000_000) SELECT max(n) FROM t"
+        )
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), Interrupted("stopped by SIGTERM", next_step="run it again")])
+def test_a_signal_during_a_query_is_told_as_one_and_leaves_nothing_half(
+    catalogue: Catalogue, raised: BaseException
+) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise raised
+
+    previous = signal.signal(signal.SIGUSR1, stop)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    try:
+        timer.start()
+        with pytest.raises(Interrupted, match="what was done is kept"):
+            write_long(catalogue)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, previous)
+    with catalogue.store.reading() as con:
+        assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").fetchone() == (0,)
 
 
 def test_a_file_that_is_no_database_is_corrupt_and_stays(tmp_path: Path) -> None:

@@ -201,6 +201,10 @@ def override(home: Path, version: ModelVersion) -> None:
     promote(home, version, override_reason="a random model, for a test")
 
 
+def served_events(registry: Registry) -> list[tuple[str, str]]:
+    return [(event.action, event.model_id) for event in registry.history() if event.action in ("serve", "refuse")]
+
+
 @cache
 def said(home: Path, version: str) -> str:
     """Return what a version answers to the question of the test, asked without any server."""
@@ -243,16 +247,17 @@ def test_end_to_end_with_real_weights(tmp_path: Path) -> None:
         assert served.ask({}, "/health")[1]["refused"]["model"] == three.id
         assert served.ask(body)[1]["model"] == two.id
 
+        registry = Registry(Catalogue(home))
+        logged = [("serve", one.id), ("serve", two.id), ("refuse", three.id)]
+        deadline = time.monotonic() + 30
+        while served_events(registry) != logged and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert served_events(registry) == logged
+
         (group,) = groups(home)
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(30) == 0
+        assert served.process.wait(30) == 0, "\n".join(served.lines)
         assert gone(group)
-    registry = Registry(Catalogue(home))
-    assert [(event.action, event.model_id) for event in registry.history() if event.action in ("serve", "refuse")] == [
-        ("serve", one.id),
-        ("serve", two.id),
-        ("refuse", three.id),
-    ]
     assert registry.audit().broken is None
 
 
