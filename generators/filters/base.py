@@ -6,7 +6,7 @@ from items (and what the teacher said about them) to verdicts; its name carries 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,34 @@ def answer_text(completions: Mapping[str, Completion], key: str) -> str | ParseF
     """Return the teacher's whole answer to a request, or why there is none."""
     completion = completions.get(key)
     return ParseFailure("the teacher did not answer") if completion is None else whole_answer(completion)
+
+
+def verdict_by_answers(
+    item: Item,
+    check: str,
+    requests: Sequence[Request],
+    completions: Mapping[str, Completion],
+    objection: Callable[[str], str],
+    *,
+    gone: str,
+) -> Verdict:
+    """Return FAILED at the first answer that `objection` has a reason against, PASSED if it has none against any.
+
+    UNSCORED where an answer is missing, or where there is no request because the item's source is `gone`.
+    """
+    keys = [request.key for request in requests]
+    if not keys:
+        return unscored(item, check, gone)
+    missing = ""
+    for key in keys:
+        answer = answer_text(completions, key)
+        if isinstance(answer, ParseFailure):
+            missing = answer.reason
+        elif reason := objection(answer):
+            return failed(item, check, reason, keys=keys)
+    if missing:
+        return unscored(item, check, f"an answer is missing: {missing}", keys=keys)
+    return passed(item, check, keys=keys)
 
 
 def abstains(answer: str, phrases: Sequence[str]) -> bool:

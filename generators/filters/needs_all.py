@@ -9,15 +9,11 @@ from data_catalog.text import answer_words, contains_words, token_f1
 from generators.filters.base import (
     CheckPrompt,
     answer_of,
-    answer_text,
-    failed,
-    passed,
     question_of,
     sources_of,
-    unscored,
+    verdict_by_answers,
 )
 from generators.names import numbers
-from generators.recipes.answers import ParseFailure
 
 CHECK = "needs_all@1"
 MIN_F1 = 0.8
@@ -42,19 +38,11 @@ def needs_all_verdicts(
 
 
 def _verdict(item: Item, requests: Sequence[Request], completions: Mapping[str, Completion]) -> Verdict:
-    keys = [request.key for request in requests]
-    if not keys:
-        return unscored(item, CHECK, "its chunk is not there any more")
-    missing = ""
-    for key in keys:
-        answer = answer_text(completions, key)
-        if isinstance(answer, ParseFailure):
-            missing = answer.reason
-        elif _gives(answer, answer_of(item)):
-            return failed(item, CHECK, f"one of its chunks alone answers it: {answer[:200]}", keys=keys)
-    if missing:
-        return unscored(item, CHECK, f"an answer is missing: {missing}", keys=keys)
-    return passed(item, CHECK, keys=keys)
+    def objection(found: str) -> str:
+        return f"one of its chunks alone answers it: {found[:200]}" if _gives(found, answer_of(item)) else ""
+
+    gone = "its chunk is not there any more"
+    return verdict_by_answers(item, CHECK, requests, completions, objection, gone=gone)
 
 
 def _gives(found: str, answer: str) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from data_catalog.records import Chunk, Completion, Item, Request, Verdict
-from generators.filters.base import CheckPrompt, abstains, answer_text, failed, passed, question_of, unscored
+from generators.filters.base import CheckPrompt, abstains, question_of, verdict_by_answers
 from generators.filters.nearest import NearestChunks
-from generators.recipes.answers import ParseFailure
 
 CHECK = "unanswerable@1"
 ELSEWHERE = 2
@@ -37,22 +36,11 @@ def unanswerable_verdicts(
     abstention_phrases: Sequence[str],
 ) -> list[Verdict]:
     """Return a verdict for each item: PASSED only if every answer abstains; one answer found is enough to fail."""
-    return [_verdict(item, requests.get(item.id, ()), completions, abstention_phrases) for item in items]
 
+    def objection(found: str) -> str:
+        return "" if abstains(found, abstention_phrases) else f"the documents answer it: {found[:200]}"
 
-def _verdict(
-    item: Item, requests: Sequence[Request], completions: Mapping[str, Completion], phrases: Sequence[str]
-) -> Verdict:
-    keys = [request.key for request in requests]
-    if not keys:
-        return unscored(item, CHECK, "its document is not there any more")
-    missing = ""
-    for key in keys:
-        answer = answer_text(completions, key)
-        if isinstance(answer, ParseFailure):
-            missing = answer.reason
-        elif not abstains(answer, phrases):
-            return failed(item, CHECK, f"the documents answer it: {answer[:200]}", keys=keys)
-    if missing:
-        return unscored(item, CHECK, f"an answer is missing: {missing}", keys=keys)
-    return passed(item, CHECK, keys=keys)
+    gone = "its document is not there any more"
+    return [
+        verdict_by_answers(item, CHECK, requests.get(item.id, ()), completions, objection, gone=gone) for item in items
+    ]

@@ -105,6 +105,20 @@ class Ask:
         return digest(self.origin)
 
 
+def asks_per_sentence(source: Source) -> Iterator[Ask]:
+    """Yield every sentence that carries a fact, with its chunk."""
+    for chunk, sentence in source.sentences():
+        yield Ask(
+            {"heading": chunk.heading, "chunk": chunk.text, "focus": sentence},
+            {
+                "chunk_id": chunk.id,
+                "document_id": chunk.document_id,
+                "split": chunk.split.value,
+                "focus": sentence,
+            },
+        )
+
+
 ExamplesFor = Callable[[Ask], Sequence[Example]]
 """From what is asked about to the in-context examples that go with it."""
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from data_catalog.records import Item, Request
 from data_catalog.text import words
 from generators.recipes.answers import Answer, ParseFailure, json_object, neutral, object_of_texts
-from generators.recipes.base import GROUNDED, Ask, Check, Recipe, Source
+from generators.recipes.base import GROUNDED, Ask, Check, Recipe, Source, asks_per_sentence
 
 SCHEMA = object_of_texts(evidence=600, question=400, reasoning=900, answer=400)
 MIN_WORDS = 5
@@ -27,17 +27,8 @@ class ChainOfThought(Recipe):
     response_schema: ClassVar[Mapping[str, Any] | None] = SCHEMA
 
     def asks(self, source: Source) -> Iterator[Ask]:
-        """Yield every sentence that carries a fact, with its chunk."""
-        for chunk, sentence in source.sentences():
-            yield Ask(
-                {"heading": chunk.heading, "chunk": chunk.text, "focus": sentence},
-                {
-                    "chunk_id": chunk.id,
-                    "document_id": chunk.document_id,
-                    "split": chunk.split.value,
-                    "focus": sentence,
-                },
-            )
+        """Return every sentence that carries a fact, with its chunk."""
+        return asks_per_sentence(source)
 
     def read(self, request: Request, answer: Answer) -> Item | ParseFailure:
         """Make a one-turn conversation; the reasoning stays readable in `meta`."""

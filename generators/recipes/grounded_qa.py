@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from data_catalog.records import Item, Request
 from generators.prompts import neutralise
 from generators.recipes.answers import Answer, ParseFailure, all_alike, json_object
-from generators.recipes.base import GROUNDED, Ask, Check, Recipe, Source
+from generators.recipes.base import GROUNDED, Ask, Check, Recipe, Source, asks_per_sentence
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -32,17 +32,8 @@ class GroundedQA(Recipe):
     response_schema: ClassVar[Mapping[str, Any] | None] = SCHEMA
 
     def asks(self, source: Source) -> Iterator[Ask]:
-        """Yield every sentence that carries a fact, with its chunk."""
-        for chunk, sentence in source.sentences():
-            yield Ask(
-                {"heading": chunk.heading, "chunk": chunk.text, "focus": sentence},
-                {
-                    "chunk_id": chunk.id,
-                    "document_id": chunk.document_id,
-                    "split": chunk.split.value,
-                    "focus": sentence,
-                },
-            )
+        """Return every sentence that carries a fact, with its chunk."""
+        return asks_per_sentence(source)
 
     def read(self, request: Request, answer: Answer) -> Item | ParseFailure:
         """Make a one-turn conversation; question, answer and evidence stay readable in `meta`."""

@@ -85,7 +85,8 @@ def test_a_folder_of_text_starts_no_process(tmp_path: Path) -> None:
     def start(*_: object) -> None:
         raise AssertionError("a process was asked for")
 
-    read_documents(DocumentsSpec(paths=(tmp_path,)), start)  # type: ignore[arg-type]
+    result = read_documents(DocumentsSpec(paths=(tmp_path,)), start)  # type: ignore[arg-type]
+    assert [document.text.strip() for document in result.documents] == ["# A", "b"]
 
 
 def test_names_and_types_that_lie_are_refused_and_the_others_go_on(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -112,11 +111,6 @@ class TestPage:
 
     def test_drawn_twice_it_is_the_same(self) -> None:
         assert render_report(full_report()) == render_report(full_report())
-
-    def test_is_drawn_quickly(self) -> None:
-        started = time.process_time()
-        render_report(full_report())
-        assert time.process_time() - started < 2
 
 
 class TestEscaping:

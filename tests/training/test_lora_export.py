@@ -82,7 +82,8 @@ def test_two_stages_are_one_adapter_on_the_first_base(base: Path, tmp_path: Path
 def test_a_bfloat16_base_rounds_and_is_still_recognised(tmp_path: Path) -> None:
     base = build_model(tmp_path / "base", dtype=torch.bfloat16)
     made = stage(base, tmp_path, {"name": "lora", "rank": 4})
-    exported([made.adapter], base, made.model, tmp_path)
+    output = exported([made.adapter], base, made.model, tmp_path)
+    assert json.loads((output / CONFIG).read_text())["r"] == 4
 
 
 def test_an_adapter_of_another_run_is_not_called_this_models(base: Path, tmp_path: Path) -> None:

@@ -88,6 +88,19 @@ class Stage(ABC):
     ) -> Trainer:
         """Return the TRL trainer of this stage, ready to train."""
 
+    def parts(self, spec: Any, material: Material, setting: Setting) -> dict[str, Any]:
+        """Return the dataset, collator and tokenizer of the stage's trainer."""
+        return {
+            "train_dataset": index_dataset(material.rows),
+            "data_collator": self.collator(spec, material, setting.source),
+            "processing_class": setting.source.tokenizer,
+        }
+
+    def order_rows(self, trainer: GuardedTrainer, spec: Any, material: Material) -> None:
+        """Tell a trainer the rows' names and their order."""
+        trainer.row_ids = [row.id for row in material.rows]
+        trainer.order = self.order(spec, material)
+
 
 def trainer_arguments(spec: StageSpec, setting: Setting) -> dict[str, Any]:
     """Return what every stage tells its trainer. Each departs from a default of TRL or transformers for a reason."""

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from training.specs import DpoSpec
-from training.stages.base import Material, Setting, index_dataset, trainer_arguments
+from training.stages.base import Material, Setting, trainer_arguments
 from training.stages.pairs import PairStage
 from training.stages.reference import ReferenceTrainer, build
 
@@ -59,13 +59,10 @@ class Dpo(PairStage):
                     precompute_ref_log_probs=True,
                     disable_dropout=True,
                 ),
-                train_dataset=index_dataset(material.rows),
-                data_collator=self.collator(spec, material, setting.source),
-                processing_class=setting.source.tokenizer,
                 callbacks=callbacks,
+                **self.parts(spec, material, setting),
             )
-            trainer.row_ids = [pair.id for pair in material.rows]
-            trainer.order = self.order(spec, material)
+            self.order_rows(trainer, spec, material)
             return trainer
 
         return build(make, spec, setting.source)

@@ -20,7 +20,7 @@ from training.models import ModelSource
 from training.packing import EpochOrder
 from training.rows import PairRow, RawRow
 from training.specs import KtoSpec, StageSpec
-from training.stages.base import Material, Setting, index_dataset, trainer_arguments
+from training.stages.base import Material, Setting, trainer_arguments
 from training.stages.pairs import PairStage, lay_out_answers
 from training.stages.reference import ReferenceTrainer, build
 
@@ -207,13 +207,10 @@ class Kto(PairStage):
                     precompute_ref_log_probs=True,
                     disable_dropout=True,
                 ),
-                train_dataset=index_dataset(material.rows),
-                data_collator=self.collator(spec, material, setting.source),
-                processing_class=setting.source.tokenizer,
                 callbacks=callbacks,
+                **self.parts(spec, material, setting),
             )
-            trainer.row_ids = [row.id for row in material.rows]
-            trainer.order = self.order(spec, material)
+            self.order_rows(trainer, spec, material)
             return trainer
 
         return build(make, spec, setting.source)

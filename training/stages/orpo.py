@@ -28,4 +28,5 @@ class Orpo(SidesStage):
         config = ORPOConfig(**arguments_of(spec, setting), beta=spec.beta)
         trainer = OddsRatioTrainer(model=model, args=config, callbacks=callbacks, **self.parts(spec, material, setting))
         self.order_rows(trainer, spec, material)
+        trainer.settle(spec)
         return trainer

@@ -12,7 +12,7 @@ from training.models import ModelSource
 from training.packing import NO_LOSS
 from training.rows import PairRow
 from training.specs import StageSpec
-from training.stages.base import GuardedTrainer, Material, Setting, index_dataset, trainer_arguments
+from training.stages.base import GuardedTrainer, Material, Setting, trainer_arguments
 from training.stages.pairs import PairStage, lay_out_answers
 
 
@@ -66,20 +66,6 @@ class SidesStage(PairStage):
     def collator(self, spec: StageSpec, material: Material, source: ModelSource) -> SidesCollator:
         """Return what lays chosen and rejected answers out apart."""
         return SidesCollator(material.rows, source.tokenizer.pad_token_id)
-
-    def parts(self, spec: StageSpec, material: Material, setting: Setting) -> dict[str, Any]:
-        """Return the dataset, collator and tokenizer of the stage's trainer."""
-        return {
-            "train_dataset": index_dataset(material.rows),
-            "data_collator": self.collator(spec, material, setting.source),
-            "processing_class": setting.source.tokenizer,
-        }
-
-    def order_rows(self, trainer: ReferenceFreeTrainer, spec: StageSpec, material: Material) -> None:
-        """Tell the trainer the rows' names and their order, and settle it."""
-        trainer.row_ids = [pair.id for pair in material.rows]
-        trainer.order = self.order(spec, material)
-        trainer.settle(spec)
 
 
 def arguments_of(spec: StageSpec, setting: Setting) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from training.models import ModelSource
 from training.reward_model import reward_method
 from training.rows import PairRow
 from training.specs import RewardSpec, StageSpec
-from training.stages.base import GuardedTrainer, Material, Setting, index_dataset, trainer_arguments
+from training.stages.base import GuardedTrainer, Material, Setting, trainer_arguments
 from training.stages.pairs import PairStage, lay_out_answers
 
 
@@ -72,12 +72,9 @@ class Reward(PairStage):
         trainer = BradleyTerryTrainer(
             model=model,
             args=config,
-            train_dataset=index_dataset(material.rows),
-            data_collator=self.collator(spec, material, setting.source),
-            processing_class=setting.source.tokenizer,
             callbacks=callbacks,
+            **self.parts(spec, material, setting),
         )
-        trainer.row_ids = [pair.id for pair in material.rows]
-        trainer.order = self.order(spec, material)
+        self.order_rows(trainer, spec, material)
         trainer.settle(spec)
         return trainer

@@ -19,7 +19,6 @@ from training.stages.base import (
     Material,
     Setting,
     Stage,
-    index_dataset,
     probe_of,
     trainer_arguments,
 )
@@ -73,13 +72,10 @@ class LanguageStage(Stage):
         trainer = LanguageModelTrainer(
             model=model,
             args=config,
-            train_dataset=index_dataset(material.rows),
-            data_collator=self.collator(spec, material, setting.source),
-            processing_class=setting.source.tokenizer,
             callbacks=callbacks,
+            **self.parts(spec, material, setting),
         )
-        trainer.row_ids = [row.id for row in material.rows]
-        trainer.order = self.order(spec, material)
+        self.order_rows(trainer, spec, material)
         trainer.settle(spec)
         return trainer
 

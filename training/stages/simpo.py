@@ -34,4 +34,5 @@ class Simpo(SidesStage):
         )
         trainer = SimpleTrainer(model=model, args=config, callbacks=callbacks, **self.parts(spec, material, setting))
         self.order_rows(trainer, spec, material)
+        trainer.settle(spec)
         return trainer
