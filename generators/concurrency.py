@@ -58,6 +58,8 @@ class AdaptiveLimit:
         self._threshold = float(cap)
         """Below it the limit doubles with every round of answers; from there on it grows by 1."""
         self._cut_at = clock()
+        self._peak = 0
+        """Requests that were in flight at once, at most, since the endpoint was away."""
         self._best: _Pace | None = None
         self._cuts_for_pace = 0
         self._seconds = 0.0
@@ -70,6 +72,11 @@ class AdaptiveLimit:
         """Requests in flight at most, now."""
         return int(self._limit)
 
+    def begin(self) -> None:
+        """Begin another job: what the endpoint bears stays, how quick it was does not, for its prompts are others."""
+        self._best, self._cuts_for_pace = None, 0
+        self._forget_window()
+
     def answered(self, *, sent_at: float, tokens: int, in_flight: int) -> None:
         """Take note of an answer.
 
@@ -78,9 +85,14 @@ class AdaptiveLimit:
             tokens: of the answer; 0 where the endpoint doesn't say.
             in_flight: requests at the endpoint when the answer came, this one included.
         """
-        if in_flight >= self.value:
-            # A limit that is not reached has not been tried.
-            self._limit = min(self._limit + (1.0 if self._limit < self._threshold else 1.0 / self._limit), self.cap)
+        # A limit that is not reached has not been tried. While it doubles, it may run ahead of what was in flight, as
+        # in Linux' `tcp_is_cwnd_limited`: answers come in bursts, of which only the first finds all others in flight.
+        self._peak = max(self._peak, in_flight)
+        if self._limit < self._threshold:
+            growth = 1.0 if 2 * self._peak > self.value else 0.0
+        else:
+            growth = 1.0 / self._limit if in_flight >= self.value else 0.0
+        self._limit = min(self._limit + growth, self.cap)
         if sent_at < self._cut_at:
             return  # its latency is that of the time before
         self._seconds += self._clock() - sent_at
@@ -97,7 +109,7 @@ class AdaptiveLimit:
     def collapse(self) -> None:
         """Begin anew with one request: the endpoint was away."""
         self._cut(self._limit * DECREASE)
-        self._limit = 1.0
+        self._limit, self._peak = 1.0, 0
         self._best = None
 
     def _judge_pace(self) -> None:

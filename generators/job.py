@@ -121,11 +121,13 @@ class Job:
                     proxy=settings.proxy,
                 )
                 await stack.enter_async_context(api)
+                limit = settings.limits.setdefault(url, AdaptiveLimit(settings.spec.concurrency))
+                limit.begin()
                 endpoints.append(
                     Endpoint(
                         url,
                         api,
-                        AdaptiveLimit(settings.spec.concurrency),
+                        limit,
                         patience=settings.spec.request_timeout,
                         backoff=settings.backoff_seconds,
                     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from data_catalog.errors import TeacherError, TeacherUnreachable
 from data_catalog.records import FailureKind, RequestFailure
+from generators.concurrency import AdaptiveLimit
 from generators.specs import TeacherSpec
 
 
@@ -21,6 +22,8 @@ class JobSettings:
     proxy: str | None
     batch_size: int
     backoff_seconds: float
+    limits: dict[str, AdaptiveLimit]
+    """By address, what earlier jobs found that an endpoint bears."""
     answered_before: int = 0
     failed_before: Mapping[str, FailureKind] = field(default_factory=dict)
 
