@@ -20,7 +20,7 @@ from generators.dispatch import Dispatcher
 from generators.endpoints import Endpoint
 from generators.job_settings import JobSettings
 
-BATCH_SECONDS = 2.0
+BATCH_SECONDS = 4.0
 """Completions wait no longer than this to be handed over."""
 MAX_QUEUED_BATCHES = 4
 """Nothing more is sent while the caller, who stores them, is this many batches behind."""
