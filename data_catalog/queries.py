@@ -77,6 +77,10 @@ REQUESTS_TO = """
 SELECT model, messages, sampling, response_schema, sample_index, purpose, template, origin
 FROM requests WHERE model = $model AND purpose = $purpose ORDER BY key
 """
+SAMPLES_ASKED = """
+SELECT purpose, max(sample_index) + 1 FROM requests SEMI JOIN wanted ON wanted.id = document_id
+GROUP BY purpose ORDER BY purpose
+"""
 ANSWERED_KEYS = """
 SELECT key FROM requests SEMI JOIN completions ON completions.request_key = requests.key ORDER BY key
 """
