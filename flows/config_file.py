@@ -19,6 +19,7 @@ from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
 from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
+from flows.default_gates import with_default_gates
 from generators.recipes import find_recipe, recipes_of
 from generators.specs import TeacherSpec
 from generators.target import load_target
@@ -87,7 +88,7 @@ def load_config(path: Path) -> Config:
             if not (detail["type"] == "too_short" and deeper):
                 _explain(tree, detail)
     if config is not None:
-        config = absolute(config, path.resolve().parent)
+        config = absolute(with_default_gates(config), path.resolve().parent)
         _check(config, tree)
     if tree.problems or config is None:
         lines = [problem.render(path) for problem in sorted(set(tree.problems), key=lambda p: (p.line, p.column))]

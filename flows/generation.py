@@ -130,9 +130,8 @@ def targeted_requests(ctx: RunContext, ingested: Ingested) -> list[Wanted]:
             for place, spec in enumerate(ctx.config.generate.recipes):
                 # Asked greedily, the teacher would say the same again.
                 if spec.temperature > 0 and find_recipe(spec.recipe).name == entry.recipe:
-                    samples = entry.indices
-                    covered = [one for one in render(place, lambda _, own=samples: own) if entry.covers(one.request)]
-                    found |= {one.request.key: one for one in covered}
+                    asked = render(place, partial(_always, entry.indices))
+                    found |= {one.request.key: one for one in asked if entry.covers(one.request)}
         if len(found) == before:
             raise DataError(
                 f"the target of model {target.model or '(not named)'} and suite {target.suite or '(not named)'} names "
@@ -140,6 +139,11 @@ def targeted_requests(ctx: RunContext, ingested: Ingested) -> list[Wanted]:
                 next_step="take it out of generate.targets, or write it anew: tutelage diagnose MODEL --write-target",
             )
     return list(found.values())
+
+
+def _always(samples: range, subject: str) -> range:
+    """Return the same samples for every subject."""
+    return samples
 
 
 def _renderer(ctx: RunContext, ingested: Ingested) -> Callable[[int, Callable[[str], range]], list[Wanted]]:

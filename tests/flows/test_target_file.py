@@ -55,7 +55,7 @@ def register_failing(ctx: RunContext, state: RunState) -> None:
                 question=question,
                 answers=(answer,),
                 completion="?",
-                outcome=Outcome.PASSED,
+                outcome=Outcome.PASSED if won else Outcome.FAILED,
                 score=won,
             )
             for question, answer, won in rows
