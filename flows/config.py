@@ -65,6 +65,8 @@ class StageConfig(Spec):
     """What is trained and how; the sections are named for their `stage`."""
     data: StageDataSpec = StageDataSpec()
     gate: tuple[GateRule, ...] = ()
+    """The comparisons behind the stage; all must pass. Left out, it is the default gate: `gold` better than the base,
+    every other suite not worse, `shipped:red_team` among them (docs/evaluation.md); `[]` is no gate."""
     gate_correction: Correction = Correction.HOLM
     gate_looks: int = Field(default=3, ge=2, le=10)
     """How often the gate looks, at most, where a suite that it names has a `budget`: first at `limit` samples, last at

@@ -19,8 +19,10 @@ from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
 from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
-from generators.recipes import recipes_of
+from flows.default_gates import with_default_gates
+from generators.recipes import find_recipe, recipes_of
 from generators.specs import TeacherSpec
+from generators.target import load_target
 from training.compatibility import adapter_of, follows
 
 Location = tuple[str | int, ...]
@@ -86,7 +88,7 @@ def load_config(path: Path) -> Config:
             if not (detail["type"] == "too_short" and deeper):
                 _explain(tree, detail)
     if config is not None:
-        config = absolute(config, path.resolve().parent)
+        config = absolute(with_default_gates(config), path.resolve().parent)
         _check(config, tree)
     if tree.problems or config is None:
         lines = [problem.render(path) for problem in sorted(set(tree.problems), key=lambda p: (p.line, p.column))]
@@ -231,6 +233,7 @@ def _check(config: Config, tree: _Tree) -> None:
     _check_teacher(config, tree)
     _check_judges(config, tree)
     _check_recipes(config, tree)
+    _check_targets(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()
     for index, stage in enumerate(config.stages):
@@ -315,6 +318,21 @@ def _check_recipes(config: Config, tree: _Tree) -> None:
             tree.problem(("generate", "recipes", index, "shots_from"), f"no file at {spec.shots_from}")
         if spec.seeds is not None and not spec.seeds.is_file():
             tree.problem(("generate", "recipes", index, "seeds"), f"no file at {spec.seeds}")
+
+
+def _check_targets(config: Config, tree: _Tree) -> None:
+    """Each target must be one, of recipes that are asked here, and not greedily."""
+    for index, path in enumerate(config.generate.targets):
+        where: Location = ("generate", "targets", index)
+        try:
+            target = load_target(path)
+            asked = {find_recipe(spec.recipe).name for spec in config.generate.recipes if spec.temperature > 0}
+        except ConfigError as error:
+            tree.problem(where, " ".join(str(error).split()))
+            continue
+        for entry in target.recipes:
+            if entry.recipe not in asked:
+                tree.problem(where, f"no recipe {entry.recipe!r} with a temperature above 0 under `generate.recipes`")
 
 
 def _check_templates(config: Config, tree: _Tree) -> None:

@@ -58,7 +58,9 @@ def absolute(config: Config, base: Path) -> Config:
     }
     return config.model_copy(
         update={
-            "generate": config.generate.model_copy(update={"recipes": recipes}),
+            "generate": config.generate.model_copy(
+                update={"recipes": recipes, "targets": tuple(map(path, config.generate.targets))}
+            ),
             "curate": config.curate.model_copy(update=checks),
             "home": path(config.home),
             "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),

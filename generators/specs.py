@@ -252,3 +252,6 @@ class GenerateSpec(Spec):
     """Completions made durable in one transaction."""
     context_tokens: int = Field(default=2048, ge=32)
     """Longest text of a whole document in a prompt that needs more than one chunk, in student tokens."""
+    targets: tuple[Path, ...] = ()
+    """Files written by `tutelage diagnose MODEL --write-target FILE`. As long as there are any, the teacher is newly
+    asked about the chunks and documents that they name, and about nothing else."""

@@ -229,7 +229,7 @@ def test_a_run_improves_trains_anew_and_asks_nothing_when_repeated(tmp_path: Pat
     with ScriptedServer(Talkative().answer) as server:
         path = write_project(tmp_path, server.base_url, gate=GATE, count=2)
         before, _, after = path.read_text(encoding="utf-8").partition("  - name: read\n")
-        _, _, after = after.partition("max_length: 128}\n")
+        _, _, after = after.partition("gate: []\n")
         path.write_text(f"{before}{after}improve: 1\n", encoding="utf-8")
         config = load_config(path)
         with pytest.raises(GateError) as caught:
