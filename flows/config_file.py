@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
+from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute, pair_templates
+from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import recipes_of
 from generators.specs import TeacherSpec
 from training.compatibility import adapter_of, follows
@@ -230,6 +231,7 @@ def _check(config: Config, tree: _Tree) -> None:
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_judges(config, tree)
+    _check_pairs(config, tree)
     _check_recipes(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()
@@ -286,8 +288,9 @@ def _check_teacher(config: Config, tree: _Tree) -> None:
         looks_like_path = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
         if spec.base_url is None and looks_like_path and not Path(spec.model).is_dir():
             tree.problem((*where, "model"), f"no model directory at {spec.model}")
-    if TEACHER in config.judges:
-        tree.problem(("judges", TEACHER), f"`{TEACHER}` is the teacher itself; give this one another name")
+    for name, who in ((TEACHER, "the teacher"), (STUDENT, "the student")):
+        if name in config.judges:
+            tree.problem(("judges", name), f"`{name}` is {who} itself; give this one another name")
 
 
 def _check_judges(config: Config, tree: _Tree) -> None:
@@ -302,6 +305,17 @@ def _check_judges(config: Config, tree: _Tree) -> None:
             tree.problem((*where, "template"), f"no template at {scorer.template}")
         if scorer.human is not None and not scorer.human.is_file():
             tree.problem((*where, "human"), f"no file at {scorer.human}")
+
+
+def _check_pairs(config: Config, tree: _Tree) -> None:
+    """Who answers or rates for the pairs of a stage must be there."""
+    known = (TEACHER, *config.judges)
+    for index, stage in enumerate(config.stages):
+        for place, spec in enumerate(stage.data.pairs):
+            for name in asked_of(spec):
+                if name not in known:
+                    text = f"nobody is named {name!r}; there are: {', '.join((STUDENT, *known))}"
+                    tree.problem(("stages", index, "data", "pairs", place), text)
 
 
 def _check_recipes(config: Config, tree: _Tree) -> None:
@@ -327,6 +341,10 @@ def _check_templates(config: Config, tree: _Tree) -> None:
         check = getattr(config.curate, name)
         if check is not None:
             named.append((("curate", name, "template"), check.template))
+    for index, stage in enumerate(config.stages):
+        for place, spec in enumerate(stage.data.pairs):
+            for key in pair_templates(spec):
+                named.append((("stages", index, "data", "pairs", place, key), getattr(spec, key)))
     for where, template in named:
         if template.endswith(TEMPLATE_SUFFIX) and not Path(template).is_file():
             tree.problem(where, f"no template at {template}")

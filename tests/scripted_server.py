@@ -296,7 +296,7 @@ class ScriptedTeacher:
         prompt = body["messages"][-1]["content"]
         for template, pattern in self._patterns:
             if match := pattern.fullmatch(prompt):
-                named = {"template": template.name, "heading": "", "reference": "", **match.groupdict()}
+                named = {"template": template.name, "heading": "", "chunk": "", "reference": "", **match.groupdict()}
                 return self._answer(template.recipe, named)
         if is_probe(body):
             return "ok"
@@ -344,10 +344,10 @@ def all_product_templates() -> tuple[Template, ...]:
 
 @cache
 def _patterns(template: Template) -> Sequence[re.Pattern[str]]:
-    """Return expressions that read a prompt's variables back, with a heading or a reference and without."""
+    """Return expressions that read a prompt's variables back, with a heading, a chunk or a reference and without."""
     marks = {name: f"\ue000{name}\ue001" for name in template.variables}
     patterns = []
-    for values in (marks, {**marks, "heading": ""}, {**marks, "reference": ""}):
+    for values in (marks, {**marks, "heading": ""}, {**marks, "reference": ""}, {**marks, "heading": "", "chunk": ""}):
         expression = re.escape(template.render(**values).messages[-1].content)
         for name, mark in marks.items():
             expression = expression.replace(re.escape(mark), f"(?P<{name}>.*?)", 1)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from data_catalog.text import fold_space, is_cjk, normalise_answer, words
+from data_catalog.text import contains_words, fold_space, is_cjk, normalise_answer, words
 from generators.sentences import sentences
 
 Given = Mapping[str, str]
@@ -164,6 +164,23 @@ def do_task(given: Given) -> str:
     return f"Done with care: {' '.join(reversed(given['task'].split()))}"
 
 
+def aspect_ratings(given: Given) -> str:
+    """Rate by the reference: what agrees with it gets all points, what has its words and more loses one for that."""
+    said, wanted = words(given["answer"]), words(given["reference"])
+    right = contains_words(said, wanted)
+    points = {
+        "instruction_following": "5" if said == wanted else "3",
+        "truthfulness": "5" if right else "1",
+        "honesty": "5" if right else "2",
+        "helpfulness": "5" if right else "1",
+    }
+    return _json(**{key: text for aspect, given in points.items() for key, text in _with_reason(aspect, given)})
+
+
+def _with_reason(aspect: str, points: str) -> list[tuple[str, str]]:
+    return [(f"{aspect}_reason", "Compared with the reference."), (aspect, points)]
+
+
 def _json(**texts: str) -> str:
     return json.dumps(texts, ensure_ascii=False)
 
@@ -185,4 +202,5 @@ LARGE_MODEL: Mapping[str, Callable[[Given], str]] = {
     "self_instruct": new_task,
     "evol_instruct_plan": evolve,
     "evol_instruct": do_task,
+    "aspect_ratings": aspect_ratings,
 }
