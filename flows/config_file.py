@@ -309,13 +309,16 @@ def _check_judges(config: Config, tree: _Tree) -> None:
 
 def _check_pairs(config: Config, tree: _Tree) -> None:
     """Who answers or rates for the pairs of a stage must be there."""
-    known = (TEACHER, *config.judges)
+    served = {TEACHER: config.teacher, **config.judges}
     for index, stage in enumerate(config.stages):
         for place, spec in enumerate(stage.data.pairs):
+            where: Location = ("stages", index, "data", "pairs", place)
             for name in asked_of(spec):
-                if name not in known:
-                    text = f"nobody is named {name!r}; there are: {', '.join((STUDENT, *known))}"
-                    tree.problem(("stages", index, "data", "pairs", place), text)
+                if name not in served:
+                    tree.problem(where, f"nobody is named {name!r}; there are: {', '.join((STUDENT, *served))}")
+            models = [served[name].model for name in asked_of(spec) if name in served]
+            if spec.name == "delta" and len(set(models)) < len(models):
+                tree.problem(where, f"both answers would be of the model {models[0]!r}, by whose name answers are kept")
 
 
 def _check_recipes(config: Config, tree: _Tree) -> None:

@@ -86,6 +86,9 @@ def test_pairs_may_be_named_or_spelt_out_and_who_answers_must_be_there(folder: P
     assert "did you mean `margin`" in problems(folder, preferring("[{name: aspect_ratings, margins: 1}]"))
     message = problems(folder, preferring("[{name: aspect_ratings, template: gone.jinja}]"))
     assert f"stages[1].data.pairs[0].template: no template at {folder / 'gone.jinja'}" in message
+    other = "judges: {other: {model: some/teacher}}\n"
+    message = problems(folder, other + preferring("[{name: delta, rejected: other}]"))
+    assert "stages[1].data.pairs[0]: both answers would be of the model 'some/teacher'" in message
     (folder / "tutelage.yaml").write_text(preferring("[on_policy, {name: delta, rejected: student}]"))
     pairs = load_config(folder / "tutelage.yaml").stages[1].data.pairs
     assert [spec.name for spec in pairs] == ["on_policy", "delta"]
