@@ -67,7 +67,7 @@ class Target:
             return False
         if origin["recipe"] == Unanswerable.name:
             return origin["document_id"] in self.unknown
-        return origin["chunk_id"] in self.chunks
+        return origin.get("chunk_id") in self.chunks
 
 
 def improve(

@@ -6,6 +6,7 @@ in the document alone, and find none where there is none.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -160,6 +161,20 @@ def evolve(given: Given) -> str:
     return _json(instruction=f"{given['task']} Mind the {operator} of it.")
 
 
+def go_on(given: Given) -> str:
+    """Write the user's turn that an opening begins, another one each time."""
+    return f"What is the use of {next(_USES)} in a {'工厂' if '工程师' in given['text'] else 'workshop'}?"
+
+
+_USES = itertools.cycle(
+    f"{kind} {thing}" for kind in ("a worn", "an old") for thing in ("bearing", "hook", "pump", "vice")
+)
+
+
+def answer_user(given: Given) -> str:
+    return f"One keeps it to learn from: {' '.join(reversed(given['task'].rstrip('?').split()))}."
+
+
 def do_task(given: Given) -> str:
     return f"Done with care: {' '.join(reversed(given['task'].split()))}"
 
@@ -202,5 +217,7 @@ LARGE_MODEL: Mapping[str, Callable[[Given], str]] = {
     "self_instruct": new_task,
     "evol_instruct_plan": evolve,
     "evol_instruct": do_task,
+    "text": go_on,
+    "magpie": answer_user,
     "aspect_ratings": aspect_ratings,
 }
