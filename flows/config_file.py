@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
+from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute, pair_templates
 from flows.default_gates import with_default_gates
+from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
 from generators.specs import TeacherSpec
 from generators.target import load_target
@@ -232,6 +233,7 @@ def _check(config: Config, tree: _Tree) -> None:
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_judges(config, tree)
+    _check_pairs(config, tree)
     _check_recipes(config, tree)
     _check_targets(config, tree)
     _check_templates(config, tree)
@@ -289,8 +291,9 @@ def _check_teacher(config: Config, tree: _Tree) -> None:
         looks_like_path = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
         if spec.base_url is None and looks_like_path and not Path(spec.model).is_dir():
             tree.problem((*where, "model"), f"no model directory at {spec.model}")
-    if TEACHER in config.judges:
-        tree.problem(("judges", TEACHER), f"`{TEACHER}` is the teacher itself; give this one another name")
+    for name, who in ((TEACHER, "the teacher"), (STUDENT, "the student")):
+        if name in config.judges:
+            tree.problem(("judges", name), f"`{name}` is {who} itself; give this one another name")
 
 
 def _check_judges(config: Config, tree: _Tree) -> None:
@@ -305,6 +308,20 @@ def _check_judges(config: Config, tree: _Tree) -> None:
             tree.problem((*where, "template"), f"no template at {scorer.template}")
         if scorer.human is not None and not scorer.human.is_file():
             tree.problem((*where, "human"), f"no file at {scorer.human}")
+
+
+def _check_pairs(config: Config, tree: _Tree) -> None:
+    """Who answers or rates for the pairs of a stage must be there."""
+    served = {TEACHER: config.teacher, **config.judges}
+    for index, stage in enumerate(config.stages):
+        for place, spec in enumerate(stage.data.pairs):
+            where: Location = ("stages", index, "data", "pairs", place)
+            for name in asked_of(spec):
+                if name not in served:
+                    tree.problem(where, f"nobody is named {name!r}; there are: {', '.join((STUDENT, *served))}")
+            models = [served[name].model for name in asked_of(spec) if name in served]
+            if spec.name == "delta" and len(set(models)) < len(models):
+                tree.problem(where, f"both answers would be of the model {models[0]!r}, by whose name answers are kept")
 
 
 def _check_recipes(config: Config, tree: _Tree) -> None:
@@ -345,6 +362,10 @@ def _check_templates(config: Config, tree: _Tree) -> None:
         check = getattr(config.curate, name)
         if check is not None:
             named.append((("curate", name, "template"), check.template))
+    for index, stage in enumerate(config.stages):
+        for place, spec in enumerate(stage.data.pairs):
+            for key in pair_templates(spec):
+                named.append((("stages", index, "data", "pairs", place, key), getattr(spec, key)))
     for where, template in named:
         if template.endswith(TEMPLATE_SUFFIX) and not Path(template).is_file():
             tree.problem(where, f"no template at {template}")

@@ -245,3 +245,4 @@ def _tell_target(ctx: RunContext, number: int, target: Target) -> None:
 def _restore(state: RunState, before: RunState) -> None:
     """Take back what a round made; what it asked stays in the catalogue and in the list of rounds."""
     state.generated, state.curated, state.stages = before.generated, before.curated, before.stages
+    state.pairs = before.pairs

@@ -17,7 +17,7 @@ from generators.recipes import find_recipe
 from generators.specs import RecipeSpec, endpoint_urls
 from generators.tokens import load_counter
 from generators.withholding import withhold
-from training.compatibility import adapter_of
+from training.compatibility import PREFERENCE, adapter_of
 from training.footprint import largest_batch, predict, read_shape, remedies, size, step_operations
 from training.machine import free_memory, product_speed
 from training.specs import StageSpec
@@ -76,6 +76,9 @@ def describe(config: Config) -> str:
         check_slices(stage.gate, labels)
         gate = ", ".join(f"{rule.subject} {rule.require}" for rule in stage.gate) or "no gate"
         lines.append(f"stage      {stage.name}: {stage.train.stage} by {stage.train.method.name}; gate: {gate}")
+        if stage.train.stage in PREFERENCE:
+            recipes = ", ".join(spec.name for spec in stage.data.pairs)
+            lines.append(f"           pairs: {recipes}; {stage.data.samples} answers per question")
         lines.append(f"           {memory_line(config.student.model, stage.train)}")
     return "\n".join(lines)
 

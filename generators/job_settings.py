@@ -50,6 +50,15 @@ class JobSettings:
             "the key in teacher.api_key_env",
         )
 
+    def no_text_completions(self, url: str, reason: str) -> TeacherError:
+        """Return the error of a job that asks an endpoint to go on with a text outside any chat, which it can't."""
+        return TeacherError(
+            f"{url} does not go on with a bare text for model {self.model!r}: {reason}",
+            valid="a server with /v1/completions, such as vLLM, SGLang or llama.cpp; many that only chat have none",
+            next_step="take the recipe magpie out of generate.recipes, or name such a server in teacher.base_url; "
+            "if it is one, check teacher.model (the name that it serves)",
+        )
+
     def unreachable(self, reasons: Mapping[str, str]) -> TeacherUnreachable:
         """Return the error of a job that no endpoint ever answered; `reasons` by endpoint."""
         return TeacherUnreachable(

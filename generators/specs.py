@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -165,6 +165,11 @@ class RecipeSpec(Spec):
     seeds: Path | None = None
     """A file `*.jsonl` of tasks, rows of `instruction` and, if you like, `response`: what `self_instruct` and
     `evol_instruct` make more of."""
+
+    openings: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """`magpie`: how the teacher's chat template begins a user's turn, up to where the user writes, such as
+    `"<|im_start|>user\\n"`; a system turn may stand before it. Each is gone on with `samples` times, or until `target`
+    items are accepted of it."""
 
     @model_validator(mode="after")
     def _has_examples(self) -> Self:
