@@ -203,8 +203,8 @@ def documents_data(documents: Path, student: Path, chunk_tokens: int) -> Data:
     lines = (
         counted.line,
         *notes,
-        f"at most {len(examples):,} examples: what the default recipes ask, on {len(sentences):,} sentences that "
-        "carry a fact; the checks will reject some, a recipe's `target` asks for more",
+        f"at most {len(examples):,} examples: what the default recipes ask, on {len(sentences):,} different sentences "
+        "that carry a fact; the checks will reject some, a recipe's `target` asks for more",
         f"{text_tokens:,} tokens of text: the chunks and {len(paraphrases):,} paraphrases",
         f"taken for granted: a question and its answer have two sentences' tokens, of {sentence:.0f} each here",
     )

@@ -85,13 +85,14 @@ def advise(
         else given.counted_data(examples, tokens, chunk)
     )
     advice = planned(model, machine, data, wanted, max_length=max_length, replay=replay)
+    if target is not None and advice.fits:  # before it is told: who reads only its head has the file all the same
+        write(target, configuration(advice, target.resolve().parent, teacher), overwrite=overwrite)
     for line in lines(advice):
         click.echo(line)
     check_fits(advice)
     if target is None:
         click.echo("\nnext        the same command with --write tutelage.yaml writes this as a configuration", err=True)
         return
-    write(target, configuration(advice, target.resolve().parent, teacher), overwrite=overwrite)
     click.echo(
         f"\nnext        {target} is written: fill in what says PLACEHOLDER, then tutelage check {target}", err=True
     )
