@@ -52,16 +52,15 @@ async def bare(base_url: str, requests: Sequence[Request], concurrency: int) -> 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
 
         async def send(request: Request) -> None:
-            body = {
+            body: dict[str, object] = {
                 "model": SERVED_NAME,
                 "messages": [message.model_dump() for message in request.messages],
                 "temperature": request.sampling.temperature,
                 "max_tokens": request.sampling.max_tokens,
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "answer", "schema": dict(SCHEMA)},
-                },
             }
+            if request.response_schema is not None:
+                schema = {"name": "answer", "schema": dict(request.response_schema)}
+                body["response_format"] = {"type": "json_schema", "json_schema": schema}
             async with gate, session.post(f"{base_url}/chat/completions", json=body) as response:
                 (await response.json())["choices"][0]["message"]["content"]
 
