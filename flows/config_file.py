@@ -26,6 +26,9 @@ from generators.specs import TeacherSpec
 from generators.target import load_target
 from training.compatibility import adapter_of, follows
 
+BY_MEANING = ("semantic_duplicate", "semantic_contamination")
+"""The keys of `curate` whose checks compare vectors."""
+
 Location = tuple[str | int, ...]
 
 
@@ -232,6 +235,7 @@ def _check(config: Config, tree: _Tree) -> None:
         if suite.shots_from is not None and not suite.shots_from.is_file():
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
+    _check_embedder(config, tree)
     _check_judges(config, tree)
     _check_pairs(config, tree)
     _check_recipes(config, tree)
@@ -294,6 +298,16 @@ def _check_teacher(config: Config, tree: _Tree) -> None:
     for name, who in ((TEACHER, "the teacher"), (STUDENT, "the student")):
         if name in config.judges:
             tree.problem(("judges", name), f"`{name}` is {who} itself; give this one another name")
+
+
+def _check_embedder(config: Config, tree: _Tree) -> None:
+    """Who compares meanings needs vectors, and vectors are of use to nobody else."""
+    wanting = [name for name in BY_MEANING if getattr(config.curate, name) is not None]
+    if config.embedder is None:
+        for name in wanting:
+            tree.problem(("curate", name), "needs the top-level section `embedder`, which is not given")
+    elif not wanting:
+        tree.problem(("embedder",), f"nothing asks for vectors; set one of {', '.join(BY_MEANING)} under `curate`")
 
 
 def _check_judges(config: Config, tree: _Tree) -> None:

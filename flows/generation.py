@@ -12,6 +12,8 @@ from data_catalog.records import Completion, Item, Request, Verdict
 from flows.context import RunContext
 from flows.data_steps import Ingested
 from flows.examples import example_pools
+from flows.teacher import LazyTeacher
+from generators.embeddings import Embedder
 from generators.engine import AnswerReport, answer_all
 from generators.filters.calibration import demand_recall
 from generators.filters.pipeline import CurateReport, Curator, demand_minimum
@@ -331,7 +333,15 @@ class Curation:
             questions,
             teacher_fingerprint=ctx.teacher.fingerprint,
             recipes=recipes_of(ctx.config.generate.recipes),
+            embedder=self._embedder(),
         )
+
+    def _embedder(self) -> Embedder | None:
+        spec, served = self._ctx.config.embedder, self._ctx.embedder
+        if spec is None or served is None:
+            return None
+        ask = partial(self._ask_of, served, "vectors")
+        return Embedder(ask, served.fingerprint, prefix=spec.prefix, max_chars=spec.max_chars)
 
     def judge(self, items: Sequence[Item]) -> Curated:
         """Run the filters on all items so far and return the accepted ones; stores no verdict."""
@@ -344,13 +354,16 @@ class Curation:
         return Curated(accepted, report, self._asked, self._cached)
 
     def _ask(self, requests: Sequence[Request]) -> Mapping[str, Completion]:
+        return self._ask_of(self._ctx.teacher, "asked to the teacher", requests)
+
+    def _ask_of(self, completer: LazyTeacher, what: str, requests: Sequence[Request]) -> Mapping[str, Completion]:
         reporter = self._ctx.reporter
         report = answer_all(
             requests,
-            self._ctx.teacher,
+            completer,
             self._ctx.catalogue,
             batch_size=self._ctx.config.generate.batch_size,
-            on_progress=lambda done, total: reporter.step_progress("curate", done, total, "asked to the teacher"),
+            on_progress=lambda done, total: reporter.step_progress("curate", done, total, what),
         )
         self._asked, self._cached = self._asked + report.asked, self._cached + report.cached
         for line in _missing(report):

@@ -130,6 +130,24 @@ class TeacherSpec(Spec):
         return base_url
 
 
+class EmbedderSpec(TeacherSpec):
+    """A model that turns texts into vectors: an endpoint with `/v1/embeddings`; none is started for you."""
+
+    prefix: str = ""
+    """What stands before every text, where the model was trained with it, such as `"query: "` for E5."""
+    max_chars: int = Field(default=2000, ge=100)
+    """Longest text that is sent, in characters; a longer one goes in equal pieces, and its vector is their mean. About
+    four characters of English are a token, and many models read 512."""
+
+    @model_validator(mode="after")
+    def _is_an_endpoint(self) -> Self:
+        if self.base_url is None:
+            raise ValueError(
+                "an embedder needs a `base_url`, such as http://127.0.0.1:8001/v1: none is started for you"
+            )
+        return self
+
+
 class RecipeSpec(Spec):
     """One recipe of the `generate` section."""
 
@@ -235,6 +253,12 @@ class CurateSpec(Spec):
     """An item that holds one of these is rejected, also where the teacher made it up; `[]` looks for nothing."""
     decontaminate_ngram: int = Field(default=8, ge=0, le=32)
     """An item sharing this many words in a row with an evaluation question is rejected; 0 compares whole questions."""
+    semantic_contamination: float | None = Field(default=None, gt=0, le=1)
+    """Cosine similarity of vectors from which a training question asks what an evaluation question asks, if the numbers
+    and names of one are among the other's; such as 0.9. Null doesn't look; a number needs an `embedder`."""
+    semantic_duplicate: float | None = Field(default=None, gt=0, le=1)
+    """Cosine similarity of vectors from which the later of two conversations is rejected, if both have the same numbers
+    and names; such as 0.9 (Persona Hub, arXiv 2406.20094). Null doesn't look; a number needs an `embedder`."""
     judge: JudgeSpec | None = JudgeSpec()
     """The teacher judges the answer against the chunk; null leaves the judge out."""
     round_trip: CheckPromptSpec | None = CheckPromptSpec()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_catalog.errors import DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Outcome, Request, Split, Verdict
+from generators.embeddings import Ask, Embedder
 from generators.filters import (
     anchored,
     contamination,
@@ -24,6 +25,8 @@ from generators.filters import (
     round_trip,
     schema,
     script,
+    semantic_contamination,
+    semantic_duplicate,
     sensitive,
 )
 from generators.filters import unanswerable as openness
@@ -33,9 +36,6 @@ from generators.recipes import RECIPES
 from generators.recipes.base import Check, Recipe
 from generators.recipes.document import NAME as DOCUMENT
 from generators.specs import CheckPromptSpec, CurateSpec
-
-Ask = Callable[[Sequence[Request]], Mapping[str, Completion]]
-"""Answers requests, each once and for ever; returns completions by request key."""
 
 SOURCE = "source@1"
 """The check that an item's document is still there."""
@@ -95,7 +95,8 @@ class Curator:
     """Runs every check on the items that are left by the checks before it.
 
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
-    faithfulness, novelty; duplicates and near-duplicates; contamination; the judge, whether open questions are open and
+    faithfulness, novelty; duplicates and near-duplicates; contamination; the same two by meaning, where there is an
+    embedder; the judge, whether open questions are open and
     those of several chunks need them all; the round trip; contradictions among what is left.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
@@ -109,6 +110,7 @@ class Curator:
         teacher_fingerprint: which model judges; part of each request's key.
         base_dir: the folder that template files are relative to.
         recipes: those that items come from, by name: each says which checks its items have to pass.
+        embedder: gives the vectors of the checks by meaning; needed where `spec` has a threshold for one.
 
     Raises:
         ConfigError: a check's template can't be used. Raised before anything is asked.
@@ -125,7 +127,9 @@ class Curator:
         teacher_fingerprint: str,
         base_dir: Path | None = None,
         recipes: Mapping[str, Recipe] = RECIPES,
+        embedder: Embedder | None = None,
     ) -> None:
+        self._embedder = embedder
         self._recipes = recipes
         self._chunks = chunks
         self._chunk_of = {chunk.id: chunk for chunk in chunks}
@@ -159,6 +163,7 @@ class Curator:
         held_out = [question_of(item) for item in funnel.left() if item.split is Split.EVALUATION]
         questions = contamination.EvaluationQuestions(self._questions, held_out, ngram=spec.decontaminate_ngram)
         funnel.take([contamination.check(item, questions) for item in funnel.left_without(DOCUMENT)])
+        self._compare_meanings(funnel)
         calibration = self._ask_teacher(funnel)
         funnel.take(duplicate.check_conflicts(funnel.left(Check.ROUND_TRIP), voters))
         return replace(funnel.report(), calibration=calibration)
@@ -175,6 +180,17 @@ class Curator:
     def _checks_of(self, item: Item) -> frozenset[Check]:
         recipe = self._recipes.get(item.recipe)
         return recipe.checks if recipe is not None else frozenset()
+
+    def _compare_meanings(self, funnel: _Funnel) -> None:
+        """The checks that compare vectors."""
+        spec, embedder = self._spec, self._embedder
+        if embedder is None:
+            return
+        if spec.semantic_contamination is not None:
+            left = funnel.left()
+            funnel.take(semantic_contamination.check(left, self._questions, embedder, spec.semantic_contamination))
+        if spec.semantic_duplicate is not None:
+            funnel.take(semantic_duplicate.check(funnel.left(), embedder, spec.semantic_duplicate))
 
     def _ask_teacher(self, funnel: _Funnel) -> Calibration | None:
         """The checks that ask the teacher, in two stages: the round trip only for what the judge let through."""

@@ -200,3 +200,14 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_refused(folder: Path) -> 
     (folder / "tutelage.yaml").write_bytes(b"project: \xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(folder / "tutelage.yaml")
+
+
+def test_who_compares_meanings_needs_vectors_and_the_reverse(folder: Path) -> None:
+    embedder = 'embedder: {model: some/embedder, base_url: "http://127.0.0.1:1/v1"}\n'
+    message = problems(folder, GOOD + "curate: {semantic_duplicate: 0.9, semantic_contamination: 0.9}\n")
+    assert "curate.semantic_duplicate: needs the top-level section `embedder`" in message
+    assert "curate.semantic_contamination: needs the top-level section `embedder`" in message
+    assert "embedder: nothing asks for vectors; set one of semantic_duplicate" in problems(folder, GOOD + embedder)
+    assert "an embedder needs a `base_url`" in problems(folder, GOOD + "embedder: {model: some/embedder}\n")
+    (folder / "tutelage.yaml").write_text(GOOD + embedder + "curate: {semantic_duplicate: 0.9}\n")
+    assert load_config(folder / "tutelage.yaml").curate.semantic_duplicate == 0.9
