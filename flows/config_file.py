@@ -24,7 +24,7 @@ from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
 from generators.specs import TeacherSpec
 from generators.target import load_target
-from training.compatibility import adapter_of, follows
+from training.compatibility import adapter_of, follows, is_reward_model
 
 BY_MEANING = ("semantic_duplicate", "semantic_contamination")
 """The keys of `curate` whose checks compare vectors."""
@@ -252,6 +252,7 @@ def _check(config: Config, tree: _Tree) -> None:
         _check_gate(config, stage, where, tree)
     _check_methods(config, tree)
     _check_rewards(config, tree)
+    _check_reward_filter(config, tree)
 
 
 def _check_methods(config: Config, tree: _Tree) -> None:
@@ -279,6 +280,18 @@ def _check_rewards(config: Config, tree: _Tree) -> None:
             )
         if stage.train.stage == "reward" and stage.gate:
             tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the ppo stage")
+
+
+def _check_reward_filter(config: Config, tree: _Tree) -> None:
+    """Its model must be one: a student's weights have no rewards to give."""
+    spec = config.curate.reward
+    if spec is None:
+        return
+    where: Location = ("curate", "reward", "model")
+    if not (spec.model / "config.json").is_file():
+        tree.problem(where, f"no model directory at {spec.model} (it has no config.json)")
+    elif not is_reward_model(spec.model):
+        tree.problem(where, f"the model in {spec.model} is no reward model: a stage with `train: {{stage: reward}}` is")
 
 
 def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:

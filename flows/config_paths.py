@@ -69,12 +69,15 @@ def absolute(config: Config, base: Path) -> Config:
         for name in CHECKS_BY_TEACHER
         if (check := getattr(config.curate, name)) is not None
     }
+    reward = config.curate.reward
+    if reward is not None:
+        reward = reward.model_copy(update={"model": path(reward.model)})
     return config.model_copy(
         update={
             "generate": config.generate.model_copy(
                 update={"recipes": recipes, "targets": tuple(map(path, config.generate.targets))}
             ),
-            "curate": config.curate.model_copy(update=checks),
+            "curate": config.curate.model_copy(update={**checks, "reward": reward}),
             "home": path(config.home),
             "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),
             "teacher": served(config.teacher),

@@ -12,11 +12,14 @@ from data_catalog.records import Completion, Item, Request, Verdict
 from flows.context import RunContext
 from flows.data_steps import Ingested
 from flows.examples import example_pools
+from flows.fingerprints import model_fingerprint
+from flows.model_steps import StudentModel, ask_student
 from flows.teacher import LazyTeacher
 from generators.embeddings import Embedder
 from generators.engine import AnswerReport, answer_all
 from generators.filters.calibration import demand_recall
 from generators.filters.pipeline import CurateReport, Curator, demand_minimum
+from generators.filters.reward import Rater
 from generators.recipes import FollowUp, build_requests, find_recipe, follow_up_requests, parse, recipes_of
 from generators.recipes.answers import ParseFailure
 from generators.refill import Supply
@@ -334,6 +337,7 @@ class Curation:
             teacher_fingerprint=ctx.teacher.fingerprint,
             recipes=recipes_of(ctx.config.generate.recipes),
             embedder=self._embedder(),
+            rater=self._rater(),
         )
 
     def _embedder(self) -> Embedder | None:
@@ -342,6 +346,18 @@ class Curation:
             return None
         ask = partial(self._ask_of, served, "vectors")
         return Embedder(ask, served.fingerprint, prefix=spec.prefix, max_chars=spec.max_chars)
+
+    def _rater(self) -> Rater | None:
+        spec = self._ctx.config.curate.reward
+        if spec is None:
+            return None
+        model = StudentModel("reward", spec.model, model_fingerprint(spec.model, home=self._ctx.home))
+
+        def ask(requests: Sequence[Request]) -> Mapping[str, Completion]:
+            self._ctx.teacher.rest()  # both together may not fit into the memory of one device
+            return ask_student(self._ctx, "curate", model, requests)
+
+        return Rater(ask, model.fingerprint)
 
     def judge(self, items: Sequence[Item]) -> Curated:
         """Run the filters on all items so far and return the accepted ones; stores no verdict."""

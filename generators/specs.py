@@ -231,6 +231,23 @@ class JudgeSpec(CheckPromptSpec):
     """Share of them that it must refuse; below it the run stops, for what such a judge lets through says nothing."""
 
 
+class RewardFilterSpec(Spec):
+    """A reward model that scores conversations, and where it cuts: `keep` or `min_reward`."""
+
+    model: Path
+    """The model directory that a `reward` stage left: `model` in the stage's folder under `stages` of the home."""
+    keep: float | None = Field(default=None, gt=0, lt=1)
+    """Share of each recipe's items, those of the highest rewards, that pass."""
+    min_reward: float | None = None
+    """Least reward that passes; rewards have no scale of their own, so look at some first."""
+
+    @model_validator(mode="after")
+    def _cuts_once(self) -> Self:
+        if (self.keep is None) == (self.min_reward is None):
+            raise ValueError("give one of `keep` (a share, by rank) and `min_reward`")
+        return self
+
+
 class CurateSpec(Spec):
     """The filters, in the order in which they run."""
 
@@ -263,6 +280,8 @@ class CurateSpec(Spec):
     """The teacher judges the answer against the chunk; null leaves the judge out."""
     round_trip: CheckPromptSpec | None = CheckPromptSpec()
     """The teacher answers the question from the chunk alone; kept on agreement. Null leaves it out."""
+    reward: RewardFilterSpec | None = None
+    """A reward model scores the conversations that passed everything else; null leaves it out."""
     abstention_phrases: tuple[str, ...] = ("the text does not say", "文中没有提到", "文中未提及")
     """What the teacher answers when the chunk doesn't say."""
     minimum_items: int = Field(default=1, ge=1)

@@ -22,6 +22,7 @@ from generators.filters import (
     needs_all,
     novel,
     repetition,
+    reward,
     round_trip,
     schema,
     script,
@@ -97,7 +98,7 @@ class Curator:
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
     faithfulness, novelty; duplicates and near-duplicates; contamination; the same two by meaning, where there is an
     embedder; the judge, whether open questions are open and
-    those of several chunks need them all; the round trip; contradictions among what is left.
+    those of several chunks need them all; the round trip; contradictions among what is left; the reward model.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -111,6 +112,7 @@ class Curator:
         base_dir: the folder that template files are relative to.
         recipes: those that items come from, by name: each says which checks its items have to pass.
         embedder: gives the vectors of the checks by meaning; needed where `spec` has a threshold for one.
+        rater: the reward model; needed where `spec` has one.
 
     Raises:
         ConfigError: a check's template can't be used. Raised before anything is asked.
@@ -128,8 +130,10 @@ class Curator:
         base_dir: Path | None = None,
         recipes: Mapping[str, Recipe] = RECIPES,
         embedder: Embedder | None = None,
+        rater: reward.Rater | None = None,
     ) -> None:
         self._embedder = embedder
+        self._rater = rater
         self._recipes = recipes
         self._chunks = chunks
         self._chunk_of = {chunk.id: chunk for chunk in chunks}
@@ -166,6 +170,8 @@ class Curator:
         self._compare_meanings(funnel)
         calibration = self._ask_teacher(funnel)
         funnel.take(duplicate.check_conflicts(funnel.left(Check.ROUND_TRIP), voters))
+        if spec.reward is not None and self._rater is not None:
+            funnel.take(reward.check(funnel.left(), self._rater, spec.reward))
         return replace(funnel.report(), calibration=calibration)
 
     def _said_alone(self, item: Item) -> Iterator[Verdict]:

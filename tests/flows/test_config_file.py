@@ -211,3 +211,16 @@ def test_who_compares_meanings_needs_vectors_and_the_reverse(folder: Path) -> No
     assert "an embedder needs a `base_url`" in problems(folder, GOOD + "embedder: {model: some/embedder}\n")
     (folder / "tutelage.yaml").write_text(GOOD + embedder + "curate: {semantic_duplicate: 0.9}\n")
     assert load_config(folder / "tutelage.yaml").curate.semantic_duplicate == 0.9
+
+
+def test_the_reward_filter_needs_a_reward_model(folder: Path) -> None:
+    wanted = GOOD + "curate: {reward: {model: WHERE, keep: 0.8}}\n"
+    assert "curate.reward.model: no model directory at" in problems(folder, wanted.replace("WHERE", "gone"))
+    assert "is no reward model" in problems(folder, wanted.replace("WHERE", "student"))
+    assert "give one of `keep`" in problems(folder, GOOD + "curate: {reward: {model: student}}\n")
+    (folder / "judge").mkdir()
+    (folder / "judge" / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
+    (folder / "tutelage.yaml").write_text(wanted.replace("WHERE", "judge"))
+    spec = load_config(folder / "tutelage.yaml").curate.reward
+    assert spec is not None
+    assert spec.model == folder / "judge"
