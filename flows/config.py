@@ -113,7 +113,7 @@ class Config(Spec):
     rubric, judge: ...}` or a stage's `pairs` gives them."""
     embedder: EmbedderSpec | None = None
     """A model that turns texts into vectors, for the filters that compare meanings (`curate.semantic_duplicate`,
-    `curate.semantic_contamination`); null has none."""
+    `curate.semantic_contamination`) and for `curate.select`; null has none."""
     student: StudentSpec
     generate: GenerateSpec = GenerateSpec()
     curate: CurateSpec = CurateSpec()

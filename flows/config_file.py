@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute, pair_templates
+from flows.config_paths import CHECKS_BY_TEACHER, SELECT_TEMPLATES, TEMPLATE_SUFFIX, absolute, pair_templates
 from flows.default_gates import with_default_gates
 from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
@@ -27,7 +27,7 @@ from generators.target import load_target
 from training.compatibility import adapter_of, follows, is_reward_model
 
 BY_MEANING = ("semantic_duplicate", "semantic_contamination")
-"""The keys of `curate` whose checks compare vectors."""
+"""The keys of `curate` whose checks need vectors; `select` takes them where there are any."""
 
 Location = tuple[str | int, ...]
 
@@ -319,8 +319,9 @@ def _check_embedder(config: Config, tree: _Tree) -> None:
     if config.embedder is None:
         for name in wanting:
             tree.problem(("curate", name), "needs the top-level section `embedder`, which is not given")
-    elif not wanting:
-        tree.problem(("embedder",), f"nothing asks for vectors; set one of {', '.join(BY_MEANING)} under `curate`")
+    elif not wanting and config.curate.select is None:
+        keys = ", ".join((*BY_MEANING, "select"))
+        tree.problem(("embedder",), f"nothing asks for vectors; set one of {keys} under `curate`")
 
 
 def _check_judges(config: Config, tree: _Tree) -> None:
@@ -389,6 +390,9 @@ def _check_templates(config: Config, tree: _Tree) -> None:
         check = getattr(config.curate, name)
         if check is not None:
             named.append((("curate", name, "template"), check.template))
+    if config.curate.select is not None:
+        for key in SELECT_TEMPLATES:
+            named.append((("curate", "select", key), getattr(config.curate.select, key)))
     for index, stage in enumerate(config.stages):
         for place, spec in enumerate(stage.data.pairs):
             for key in pair_templates(spec):

@@ -26,6 +26,7 @@ from generators.filters import (
     round_trip,
     schema,
     script,
+    selection,
     semantic_contamination,
     semantic_duplicate,
     sensitive,
@@ -90,6 +91,7 @@ class _Prompts:
     judge: CheckPrompt | None
     round_trip: CheckPrompt | None
     openness: CheckPrompt
+    grader: selection.Grader | None
 
 
 class Curator:
@@ -98,7 +100,8 @@ class Curator:
     The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
     faithfulness, novelty; duplicates and near-duplicates; contamination; the same two by meaning, where there is an
     embedder; the judge, whether open questions are open and
-    those of several chunks need them all; the round trip; contradictions among what is left; the reward model.
+    those of several chunks need them all; the round trip; contradictions among what is left; the reward model;
+    the selection of the best.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -172,6 +175,7 @@ class Curator:
         funnel.take(duplicate.check_conflicts(funnel.left(Check.ROUND_TRIP), voters))
         if spec.reward is not None and self._rater is not None:
             funnel.take(reward.check(funnel.left(), self._rater, spec.reward))
+        self._select(funnel)
         return replace(funnel.report(), calibration=calibration)
 
     def _said_alone(self, item: Item) -> Iterator[Verdict]:
@@ -229,6 +233,16 @@ class Curator:
             self._find_out([request for item in left for request in self._again.get(item.id, ())])
             funnel.take(round_trip.round_trip_verdicts(left, self._again, self._answers, spec.abstention_phrases))
         return calibrate(self._planted, test, self._answers) if self._planted else None
+
+    def _select(self, funnel: _Funnel) -> None:
+        """Choose the best of what is left, once all else is known."""
+        spec, grader = self._spec.select, self._prompts.grader
+        if spec is None or grader is None:
+            return
+        left = selection.selectable(funnel.left())
+        asked = {item.id: grader.asks(item) for item in left}
+        self._find_out([request for graded in asked.values() for request in (graded.complexity, graded.quality)])
+        funnel.take(selection.check(left, asked, self._answers, spec, self._embedder))
 
     def _find_out(self, requests: Sequence[Request]) -> None:
         """Ask the teacher what it has not said yet."""
@@ -349,6 +363,7 @@ def _load_prompts(spec: CurateSpec, model: str, base_dir: Path | None) -> _Promp
         )
 
     return _Prompts(
+        grader=selection.load_grader(spec.select, spec.language, model, base_dir) if spec.select else None,
         judge=load("judge", judge.CHECK, spec.judge) if spec.judge else None,
         round_trip=load("answer", round_trip.CHECK, spec.round_trip) if spec.round_trip else None,
         # Open questions are put with the round trip's prompt, also where the round trip itself is left out.

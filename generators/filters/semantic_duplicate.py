@@ -14,8 +14,6 @@ from generators.filters.base import exchanges_of, failed, origin_of, passed, uns
 from generators.names import Facts, facts
 
 CHECK = "semantic_duplicate@1"
-THRESHOLD = 0.9
-"""Cosine similarity (Persona Hub, arXiv 2406.20094, section 2.3; Deita, arXiv 2312.15685, section 2.4)."""
 
 
 def check(items: Sequence[Item], embedder: Embedder, threshold: float) -> list[Verdict]:

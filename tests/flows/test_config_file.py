@@ -224,3 +224,15 @@ def test_the_reward_filter_needs_a_reward_model(folder: Path) -> None:
     spec = load_config(folder / "tutelage.yaml").curate.reward
     assert spec is not None
     assert spec.model == folder / "judge"
+
+
+def test_the_selection_takes_templates_and_vectors_where_there_are_any(folder: Path) -> None:
+    wanted = GOOD + "curate: {select: {items: 5, quality_template: mine.jinja}}\n"
+    assert f"curate.select.quality_template: no template at {folder / 'mine.jinja'}" in problems(folder, wanted)
+    (folder / "mine.jinja").write_text("{{ question }} {{ answer }}")
+    (folder / "tutelage.yaml").write_text(
+        f'embedder: {{model: some/embedder, base_url: "http://127.0.0.1:1/v1"}}\n{wanted}'
+    )
+    spec = load_config(folder / "tutelage.yaml").curate.select
+    assert spec is not None
+    assert spec.quality_template == str(folder / "mine.jinja")
