@@ -278,6 +278,9 @@ class CurateSpec(Spec):
     """A longer answer is rejected."""
     max_text_chars: int = Field(default=6000, ge=1)
     """A longer generated text (for continued pretraining) is rejected."""
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = ()
+    """ISO 639-1 codes, such as `[en]`: what is written in another language is rejected. Empty looks at the script
+    alone; codes need lingua (`pip install '.[language]'`)."""
     evidence: bool = True
     """The evidence quote must stand in the chunk, white space folded."""
     anchored: bool = True

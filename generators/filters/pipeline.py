@@ -17,6 +17,7 @@ from generators.filters import (
     evidence,
     faithful,
     judge,
+    language,
     length,
     near_duplicate,
     needs_all,
@@ -44,7 +45,10 @@ SOURCE = "source@1"
 
 _ALONE = (
     SOURCE,
-    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful, novel)),
+    *(
+        check.CHECK
+        for check in (schema, length, repetition, script, language, sensitive, evidence, anchored, faithful, novel)
+    ),
 )
 """The checks that look at one item and ask nobody, in their order."""
 
@@ -97,11 +101,10 @@ class _Prompts:
 class Curator:
     """Runs every check on the items that are left by the checks before it.
 
-    The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
-    faithfulness, novelty; duplicates and near-duplicates; contamination; the same two by meaning, where there is an
-    embedder; the judge, whether open questions are open and
-    those of several chunks need them all; the round trip; contradictions among what is left; the reward model;
-    the selection of the best.
+    The order: source, schema, length, repetition, script, language, personal data and secrets, evidence, numbers and
+    names, faithfulness, novelty; duplicates and near-duplicates; contamination; the same two by meaning, where there is
+    an embedder; the judge, whether open questions are open and those of several chunks need them all; the round trip;
+    contradictions among what is left; the reward model; the selection of the best.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -118,7 +121,8 @@ class Curator:
         rater: the reward model; needed where `spec` has one.
 
     Raises:
-        ConfigError: a check's template can't be used. Raised before anything is asked.
+        ConfigError: a check's template can't be used, or the languages can't be told apart. Raised before anything is
+            asked.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Curator:
         embedder: Embedder | None = None,
         rater: reward.Rater | None = None,
     ) -> None:
+        language.demand(spec.languages)
         self._embedder = embedder
         self._rater = rater
         self._recipes = recipes
@@ -282,6 +287,8 @@ def checks_alone(
     yield repetition.check(item)
     if item.chunk_id is not None:
         yield script.check(item, chunk)
+    if spec.languages:
+        yield language.check(item, spec.languages)
     if spec.reject_sensitive:
         yield sensitive.check(item, spec.reject_sensitive)
     if Check.EVIDENCE in checks and spec.evidence:
