@@ -1,10 +1,11 @@
 """Near-duplicate search on generated corpora with planted copies, beside datasketch where it is installed.
 
-    python -m benchmarks.curation [--sizes 10000 100000] [--threshold 0.8] [--peer PYTHON]
+    python -m benchmarks.curation [--sizes 10000 100000] [--threshold 0.8] [--peer PYTHON] [--vectors 1024]
 
 Prints, for each size: texts per second, peak memory, and recall and precision against what was planted, judged by exact
 similarity. `--peer` names a Python that has datasketch (`pip install datasketch`), which gets the same texts, the same
-number of MinHash values and the same threshold. Every measurement is a process of its own, one thread.
+number of MinHash values and the same threshold. With `--vectors D` the search by meaning is measured instead, on random
+vectors of D numbers. Every measurement is a process of its own, one thread.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+
+import numpy as np
+import numpy.typing as npt
 
 SHINGLE = 5
 VALUES = 126
@@ -88,6 +92,48 @@ def true_copies(texts: Corpus, threshold: float) -> set[int]:
     return found
 
 
+def vectors_of(size: int, width: int, seed: int = 1) -> npt.NDArray[np.float32]:
+    """Return random unit vectors; a tenth are copies of an earlier one with a tenth of noise (cosine about 0.995)."""
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((size, width), np.float32)
+    copies = np.flatnonzero(random.random(size) < 0.1)
+    copies = copies[copies > 0]
+    noise = 0.1 * random.standard_normal((len(copies), width), np.float32)
+    vectors[copies] = vectors[(random.random(len(copies)) * copies).astype(np.int64)] + noise
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def measure_vectors(size: int, width: int) -> dict[str, object]:
+    """Run the search by meaning in this process; the memory is what it takes beside the vectors."""
+    from generators.embeddings import alike
+
+    vectors = vectors_of(size, width)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    found = alike(vectors, 0.9)
+    seconds = time.perf_counter() - started
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "seconds": seconds,
+        "mib": grown / 1024,
+        "held": vectors.nbytes / 2**20,
+        "found": [one.place for one in found],
+    }
+
+
+def table_of_vectors(sizes: list[int], width: int) -> Iterator[str]:
+    """Yield the lines of the search by meaning."""
+    yield f"{'vectors':>9}  {'numbers':>7} {'vectors/s':>9} {'seconds':>9} {'held':>9} {'beside':>9} {'found':>7}"
+    for size in sizes:
+        result = measured_apart(sys.executable, "vectors", size, 0.9, ["--vectors", str(width)])
+        seconds, found = float(result["seconds"]), len(result["found"])  # type: ignore[arg-type]
+        yield (
+            f"{size:>9,}  {width:>7,} {size / seconds:>9,.0f} {seconds:>9.1f} {result['held']:>5,.0f} MiB "
+            f"{result['mib']:>5,.0f} MiB {found:>7,}"
+        )
+
+
 SEARCHES = {"ours": ours, "datasketch": datasketch, "exact": true_copies}
 
 
@@ -102,10 +148,11 @@ def measure(name: str, size: int, threshold: float) -> dict[str, object]:
     return {"seconds": seconds, "mib": grown / 1024, "found": sorted(found)}
 
 
-def measured_apart(python: str, name: str, size: int, threshold: float) -> dict[str, object]:
+def measured_apart(python: str, name: str, size: int, threshold: float, more: Sequence[str] = ()) -> dict[str, object]:
     """Run one search in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     argv = [python, "-m", "benchmarks.curation", "--only", name, "--sizes", str(size), "--threshold", str(threshold)]
+    argv += more
     said = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
     result: dict[str, object] = json.loads(said)
     return result
@@ -135,15 +182,24 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--threshold", type=float, default=0.8)
     parser.add_argument("--peer", help="a Python with datasketch")
-    parser.add_argument("--only", choices=SEARCHES, help=argparse.SUPPRESS)
+    parser.add_argument("--vectors", type=int, metavar="D", help="measure the search by meaning, with D numbers each")
+    parser.add_argument("--only", choices=[*SEARCHES, "vectors"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.only == "vectors":
+        sys.stdout.write(json.dumps(measure_vectors(arguments.sizes[0], arguments.vectors)))
+        return
     if arguments.only:
         sys.stdout.write(json.dumps(measure(arguments.only, arguments.sizes[0], arguments.threshold)))
         return
     from benchmarks.machine import describe
 
     print(describe())
-    for line in table(arguments.sizes, arguments.threshold, arguments.peer):
+    lines = (
+        table_of_vectors(arguments.sizes, arguments.vectors)
+        if arguments.vectors
+        else table(arguments.sizes, arguments.threshold, arguments.peer)
+    )
+    for line in lines:
         print(line, flush=True)
 
 

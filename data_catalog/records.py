@@ -132,8 +132,9 @@ class Request(Record):
     same question to the same model is the same request, whichever recipe asks it.
 
     With `max_tokens` of 0 nothing is generated: the answer is how likely the model finds the last turn, the
-    assistant's, behind the turns before it (`Likelihood`). Where there are none it is plain text, outside any chat;
-    and with `max_tokens` above 0 the model is asked to go on with that text (`continues_text`).
+    assistant's, behind the turns before it (`Likelihood`), or, of a reward model, how good (`Reward`). Where there are
+    none it is plain text, outside any chat; and with `max_tokens` above 0 the model is asked to go on with that text
+    (`continues_text`). A user's turn alone, with `max_tokens` of 0, asks for the vector of that text (`of_embedding`).
     """
 
     model: str
@@ -151,13 +152,21 @@ class Request(Record):
     @model_validator(mode="after")
     def _likelihood_has_a_continuation(self) -> Self:
         if self.of_likelihood and (not self.messages or self.messages[-1].role != "assistant"):
-            raise ValueError("a request with `max_tokens` of 0 ends with the assistant's turn whose likelihood it asks")
+            raise ValueError(
+                "a request with `max_tokens` of 0 ends with the assistant's turn whose likelihood it asks, or is one "
+                "user's turn whose vector it asks"
+            )
         return self
 
     @property
     def of_likelihood(self) -> bool:
         """Whether it asks how likely its last turn is, rather than for an answer."""
-        return self.sampling.max_tokens == 0
+        return self.sampling.max_tokens == 0 and not self.of_embedding
+
+    @property
+    def of_embedding(self) -> bool:
+        """Whether it asks for the vector of a text: the user's turn is the only one, and nothing is generated."""
+        return self.sampling.max_tokens == 0 and [message.role for message in self.messages] == ["user"]
 
     @property
     def continues_text(self) -> bool:
@@ -200,6 +209,18 @@ class Likelihood(Record):
     """How many tokens the continuation has."""
     end_logprob: float = 0.0
     """Of ending the answer right behind it, with any of the model's end tokens; 0 for plain text."""
+
+    @classmethod
+    def of(cls, completion: Completion) -> Self:
+        """Read what a completion keeps."""
+        return cls.model_validate_json(completion.text)
+
+
+class Reward(Record):
+    """What a reward model makes of a conversation's last turn; kept as the JSON text of such a request's completion."""
+
+    reward: float
+    """Without a scale of its own: only the difference of two answers to one question means something."""
 
     @classmethod
     def of(cls, completion: Completion) -> Self:

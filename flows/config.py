@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from data_catalog.records import Spec
 from evaluation.specs import Correction, GateRule, Spending, SuiteSpec
 from generators.pairs.specs import PairSpec, TeacherVsStudentSpec
-from generators.specs import CurateSpec, DocumentsSpec, GenerateSpec, TeacherSpec
+from generators.specs import CurateSpec, DocumentsSpec, EmbedderSpec, GenerateSpec, TeacherSpec
 from training.specs import TrainSpec
 
 
@@ -111,6 +111,9 @@ class Config(Spec):
     judges: dict[str, TeacherSpec] = Field(default_factory=dict)
     """Further models that judge answers, or give some for preference pairs, by the name that a suite's `scorer: {name:
     rubric, judge: ...}` or a stage's `pairs` gives them."""
+    embedder: EmbedderSpec | None = None
+    """A model that turns texts into vectors, for the filters that compare meanings (`curate.semantic_duplicate`,
+    `curate.semantic_contamination`) and for `curate.select`; null has none."""
     student: StudentSpec
     generate: GenerateSpec = GenerateSpec()
     curate: CurateSpec = CurateSpec()

@@ -18,13 +18,16 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute, pair_templates
+from flows.config_paths import CHECKS_BY_TEACHER, SELECT_TEMPLATES, TEMPLATE_SUFFIX, absolute, pair_templates
 from flows.default_gates import with_default_gates
 from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
 from generators.specs import TeacherSpec
 from generators.target import load_target
-from training.compatibility import adapter_of, follows
+from training.compatibility import adapter_of, follows, is_reward_model
+
+BY_MEANING = ("semantic_duplicate", "semantic_contamination")
+"""The keys of `curate` whose checks need vectors; `select` takes them where there are any."""
 
 Location = tuple[str | int, ...]
 
@@ -232,6 +235,7 @@ def _check(config: Config, tree: _Tree) -> None:
         if suite.shots_from is not None and not suite.shots_from.is_file():
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
+    _check_embedder(config, tree)
     _check_judges(config, tree)
     _check_pairs(config, tree)
     _check_recipes(config, tree)
@@ -248,6 +252,7 @@ def _check(config: Config, tree: _Tree) -> None:
         _check_gate(config, stage, where, tree)
     _check_methods(config, tree)
     _check_rewards(config, tree)
+    _check_reward_filter(config, tree)
 
 
 def _check_methods(config: Config, tree: _Tree) -> None:
@@ -277,6 +282,18 @@ def _check_rewards(config: Config, tree: _Tree) -> None:
             tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the ppo stage")
 
 
+def _check_reward_filter(config: Config, tree: _Tree) -> None:
+    """Its model must be one: a student's weights have no rewards to give."""
+    spec = config.curate.reward
+    if spec is None:
+        return
+    where: Location = ("curate", "reward", "model")
+    if not (spec.model / "config.json").is_file():
+        tree.problem(where, f"no model directory at {spec.model} (it has no config.json)")
+    elif not is_reward_model(spec.model):
+        tree.problem(where, f"the model in {spec.model} is no reward model: a stage with `train: {{stage: reward}}` is")
+
+
 def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:
     for index, rule in enumerate(stage.gate):
         if rule.suite not in config.suites:
@@ -294,6 +311,17 @@ def _check_teacher(config: Config, tree: _Tree) -> None:
     for name, who in ((TEACHER, "the teacher"), (STUDENT, "the student")):
         if name in config.judges:
             tree.problem(("judges", name), f"`{name}` is {who} itself; give this one another name")
+
+
+def _check_embedder(config: Config, tree: _Tree) -> None:
+    """Who compares meanings needs vectors, and vectors are of use to nobody else."""
+    wanting = [name for name in BY_MEANING if getattr(config.curate, name) is not None]
+    if config.embedder is None:
+        for name in wanting:
+            tree.problem(("curate", name), "needs the top-level section `embedder`, which is not given")
+    elif not wanting and config.curate.select is None:
+        keys = ", ".join((*BY_MEANING, "select"))
+        tree.problem(("embedder",), f"nothing asks for vectors; set one of {keys} under `curate`")
 
 
 def _check_judges(config: Config, tree: _Tree) -> None:
@@ -362,6 +390,9 @@ def _check_templates(config: Config, tree: _Tree) -> None:
         check = getattr(config.curate, name)
         if check is not None:
             named.append((("curate", name, "template"), check.template))
+    if config.curate.select is not None:
+        for key in SELECT_TEMPLATES:
+            named.append((("curate", "select", key), getattr(config.curate.select, key)))
     for index, stage in enumerate(config.stages):
         for place, spec in enumerate(stage.data.pairs):
             for key in pair_templates(spec):

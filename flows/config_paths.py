@@ -15,6 +15,7 @@ TEMPLATE_SUFFIX = ".jinja"
 RECIPE_SUFFIX = ".py"
 ROWS_SUFFIX = ".jsonl"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
+SELECT_TEMPLATES = ("complexity_template", "quality_template")
 
 
 def pair_templates(spec: PairSpec) -> list[str]:
@@ -69,12 +70,18 @@ def absolute(config: Config, base: Path) -> Config:
         for name in CHECKS_BY_TEACHER
         if (check := getattr(config.curate, name)) is not None
     }
+    reward = config.curate.reward
+    if reward is not None:
+        reward = reward.model_copy(update={"model": path(reward.model)})
+    select = config.curate.select
+    if select is not None:
+        select = select.model_copy(update={key: template(getattr(select, key)) for key in SELECT_TEMPLATES})
     return config.model_copy(
         update={
             "generate": config.generate.model_copy(
                 update={"recipes": recipes, "targets": tuple(map(path, config.generate.targets))}
             ),
-            "curate": config.curate.model_copy(update=checks),
+            "curate": config.curate.model_copy(update={**checks, "reward": reward, "select": select}),
             "home": path(config.home),
             "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),
             "teacher": served(config.teacher),

@@ -31,6 +31,8 @@ class RunContext:
     """Where training and local inference are forked from; without it each job has a process of its own."""
     judges: Mapping[str, LazyTeacher] = field(default_factory=dict)
     """The further endpoints that judge answers."""
+    embedder: LazyTeacher | None = None
+    """Who turns texts into vectors, where the configuration names one."""
     targets: tuple[GenerationTarget, ...] = ()
     """What alone may be newly asked of the teacher; empty: everything."""
 

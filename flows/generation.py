@@ -12,9 +12,14 @@ from data_catalog.records import Completion, Item, Request, Verdict
 from flows.context import RunContext
 from flows.data_steps import Ingested
 from flows.examples import example_pools
+from flows.fingerprints import model_fingerprint
+from flows.model_steps import StudentModel, ask_student
+from flows.teacher import LazyTeacher
+from generators.embeddings import Embedder
 from generators.engine import AnswerReport, answer_all
 from generators.filters.calibration import demand_recall
 from generators.filters.pipeline import CurateReport, Curator, demand_minimum
+from generators.filters.reward import Rater
 from generators.recipes import FollowUp, build_requests, find_recipe, follow_up_requests, parse, recipes_of
 from generators.recipes.answers import ParseFailure
 from generators.refill import Supply
@@ -331,7 +336,28 @@ class Curation:
             questions,
             teacher_fingerprint=ctx.teacher.fingerprint,
             recipes=recipes_of(ctx.config.generate.recipes),
+            embedder=self._embedder(),
+            rater=self._rater(),
         )
+
+    def _embedder(self) -> Embedder | None:
+        spec, served = self._ctx.config.embedder, self._ctx.embedder
+        if spec is None or served is None:
+            return None
+        ask = partial(self._ask_of, served, "vectors")
+        return Embedder(ask, served.fingerprint, prefix=spec.prefix, max_chars=spec.max_chars)
+
+    def _rater(self) -> Rater | None:
+        spec = self._ctx.config.curate.reward
+        if spec is None:
+            return None
+        model = StudentModel("reward", spec.model, model_fingerprint(spec.model, home=self._ctx.home))
+
+        def ask(requests: Sequence[Request]) -> Mapping[str, Completion]:
+            self._ctx.teacher.rest()  # both together may not fit into the memory of one device
+            return ask_student(self._ctx, "curate", model, requests)
+
+        return Rater(ask, model.fingerprint)
 
     def judge(self, items: Sequence[Item]) -> Curated:
         """Run the filters on all items so far and return the accepted ones; stores no verdict."""
@@ -344,13 +370,16 @@ class Curation:
         return Curated(accepted, report, self._asked, self._cached)
 
     def _ask(self, requests: Sequence[Request]) -> Mapping[str, Completion]:
+        return self._ask_of(self._ctx.teacher, "asked to the teacher", requests)
+
+    def _ask_of(self, completer: LazyTeacher, what: str, requests: Sequence[Request]) -> Mapping[str, Completion]:
         reporter = self._ctx.reporter
         report = answer_all(
             requests,
-            self._ctx.teacher,
+            completer,
             self._ctx.catalogue,
             batch_size=self._ctx.config.generate.batch_size,
-            on_progress=lambda done, total: reporter.step_progress("curate", done, total, "asked to the teacher"),
+            on_progress=lambda done, total: reporter.step_progress("curate", done, total, what),
         )
         self._asked, self._cached = self._asked + report.asked, self._cached + report.cached
         for line in _missing(report):

@@ -39,6 +39,7 @@ from flows.workers import WorkerHost
 from generators.engine import open_requests
 from generators.recipes import RECIPES, recipes_of
 from generators.refill import Supply
+from generators.specs import TeacherSpec
 from generators.target import load_target
 from training.compatibility import PREFERENCE
 
@@ -81,12 +82,14 @@ def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunCo
     catalogue = Catalogue(config.home)
     with ExitStack() as stack:
         stack.enter_context(catalogue.run_lock(command))
-        teacher, *others = (
-            stack.enter_context(LazyTeacher(spec, home=config.home, reporter=reporter))
-            for spec in (config.teacher, *config.judges.values())
-        )
+
+        def served(spec: TeacherSpec, section: str) -> LazyTeacher:
+            return stack.enter_context(LazyTeacher(spec, home=config.home, reporter=reporter, section=section))
+
+        teacher = served(config.teacher, "teacher")
+        judges = {name: served(spec, f"judges.{name}") for name, spec in config.judges.items()}
+        embedder = served(config.embedder, "embedder") if config.embedder is not None else None
         host = stack.enter_context(WorkerHost(config.home))
-        judges = dict(zip(config.judges, others, strict=True))
         yield RunContext(
             config=config,
             catalogue=catalogue,
@@ -94,6 +97,7 @@ def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunCo
             reporter=reporter,
             host=host,
             judges=judges,
+            embedder=embedder,
             targets=tuple(map(load_target, config.generate.targets)),
         )
 

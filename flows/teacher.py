@@ -27,8 +27,10 @@ class LazyTeacher:
     where it would hold a GPU's memory.
     """
 
-    def __init__(self, spec: TeacherSpec, *, home: Path, reporter: Reporter) -> None:
+    def __init__(self, spec: TeacherSpec, *, home: Path, reporter: Reporter, section: str = "teacher") -> None:
         self.spec = spec
+        self.section = section
+        """The key of the configuration that describes it, for messages."""
         self.fingerprint = teacher_fingerprint(spec.model, endpoint=spec.base_url is not None, home=home)
         self.failures: list[RequestFailure] = []
         self.answered_before = 0
@@ -69,6 +71,7 @@ class LazyTeacher:
             fingerprint=self.fingerprint,
             api_key=self.api_key(),
             on_note=self._reporter.note,
+            section=self.section,
         )
         client.answered_before, client.failed_before = self.answered_before, self.failed_before
         try:
@@ -99,7 +102,8 @@ class LazyTeacher:
             return ""
         if name not in os.environ:
             raise ConfigError(
-                f"teacher.api_key_env names {name}, which is not set in this shell", next_step=f"export {name}=..."
+                f"{self.section}.api_key_env names {name}, which is not set in this shell",
+                next_step=f"export {name}=...",
             )
         return os.environ[name]
 

@@ -1,6 +1,7 @@
 """One try at one request: the OpenAI-compatible protocol over HTTP, and what can be wrong with an answer.
 
-A request goes to `/chat/completions`; one that goes on with a text outside any chat, to `/completions`.
+A request goes to `/chat/completions`; one that goes on with a text outside any chat, to `/completions`; one that asks
+for the vector of a text, to `/embeddings`.
 
 The protocol is spoken directly over aiohttp instead of through the `openai` package. Measured on one core against a
 local server that answers at once, 64 requests in flight: openai 3.54 430 requests/s (2.3 ms of CPU each), httpx2 2.16
@@ -21,18 +22,21 @@ from typing import Any
 import aiohttp
 
 from data_catalog.records import Completion, Request
+from generators.embeddings import BadVector, vector_text
 
 CONNECT_SECONDS = 10.0
 RESPONSE_BYTES = 65_536
 RESPONSE_BYTES_PER_TOKEN = 64
 """A response may have `RESPONSE_BYTES` plus this for each token asked for; a longer one is broken off."""
+EMBEDDING_BYTES = 1 << 20
+"""What the response with one vector may have: 16,384 numbers, written out, take a third of it."""
 SHOWN_BYTES = 300
 """How much of an unexpected response an error shows."""
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
 THROTTLING_STATUS = frozenset({429, 503})
 FATAL_STATUS = frozenset({401, 403, 404})
 NO_SUCH_PATH = frozenset({404, 405, 501})
-"""What servers answer that have no `/completions`, or have it not for this model."""
+"""What servers answer that have no `/completions` or `/embeddings`, or have it not for this model."""
 
 
 class Trouble(Enum):
@@ -77,6 +81,13 @@ class NoTextCompletions(Refused):
         super().__init__(reason, fatal=True)
 
 
+class NoEmbeddings(Refused):
+    """The server gives no vectors: it has no `/embeddings`, or not for this model."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, fatal=True)
+
+
 class ChatEndpoint:
     """An endpoint within one event loop; used as an asynchronous context manager.
 
@@ -94,6 +105,7 @@ class ChatEndpoint:
     ) -> None:
         self.url = f"{base_url.rstrip('/')}/chat/completions"
         self.text_url = f"{base_url.rstrip('/')}/completions"
+        self.embedding_url = f"{base_url.rstrip('/')}/embeddings"
         self.model = model
         self.reached = False
         """Whether any HTTP response ever came from there."""
@@ -120,18 +132,21 @@ class ChatEndpoint:
         Raises:
             TryAgain: no answer, or a broken one.
             Refused: a 4xx that a repetition won't change, or a redirection; NoTextCompletions where the server can't
-                go on with a text.
+                go on with a text, NoEmbeddings where it gives no vectors.
         """
         started = time.monotonic()
-        url = self.text_url if request.continues_text else self.url
-        limit = RESPONSE_BYTES + RESPONSE_BYTES_PER_TOKEN * request.sampling.max_tokens
+        url, limit = self.url, RESPONSE_BYTES + RESPONSE_BYTES_PER_TOKEN * request.sampling.max_tokens
+        if request.continues_text:
+            url = self.text_url
+        elif request.of_embedding:
+            url, limit = self.embedding_url, EMBEDDING_BYTES
         try:
             async with self._session.post(
                 url, data=payload(request, self.model), proxy=self._proxy, allow_redirects=False
             ) as response:
                 self.reached = True
                 if response.status != 200:
-                    raise await _bad_status(response, of_text=request.continues_text)
+                    raise await _bad_status(response, request)
                 body = await _read(response, limit)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise TryAgain(f"no connection: {error}", Trouble.UNCONNECTED) from error
@@ -140,7 +155,8 @@ class ChatEndpoint:
         except (aiohttp.ClientError, OSError) as error:
             broke = f"the connection broke: {type(error).__name__} {error}".rstrip()
             raise TryAgain(broke, Trouble.CRASH) from error
-        return completion_of(body, key, seconds=time.monotonic() - started)
+        read = embedding_of if request.of_embedding else completion_of
+        return read(body, key, seconds=time.monotonic() - started)
 
 
 def payload(request: Request, model: str) -> bytes:
@@ -148,6 +164,10 @@ def payload(request: Request, model: str) -> bytes:
 
     There is no `seed`: it kills some servers' engines. The schema is not `strict`: that mode refuses `maxLength`.
     """
+    if request.of_embedding:
+        # Servers that don't know the format send the numbers written out, which is four times as long.
+        embedding = {"model": model, "input": request.messages[0].content, "encoding_format": "base64"}
+        return json.dumps(embedding, separators=(",", ":")).encode()
     body: dict[str, Any] = {
         "model": model,
         **_prompt(request),
@@ -211,6 +231,32 @@ def completion_of(body: bytes, key: str, *, seconds: float) -> Completion:
     )
 
 
+def embedding_of(body: bytes, key: str, *, seconds: float) -> Completion:
+    """Return the completion that keeps the vector of a response body (`generators.embeddings.vector_text`).
+
+    Raises:
+        TryAgain: no JSON, or no vector of finite numbers that points anywhere.
+    """
+    try:
+        value = json.loads(body)
+        vector = value["data"][0]["embedding"]
+    except (ValueError, RecursionError) as error:
+        raise TryAgain(f"the answer is no JSON: {_shown(body)}") from error
+    except (LookupError, TypeError) as error:
+        raise TryAgain(f"the answer has no embedding: {_shown(body)}") from error
+    try:
+        text = vector_text(vector)
+    except BadVector as error:
+        raise TryAgain(f"the answer's embedding {error}") from error
+    return Completion(
+        request_key=key,
+        text=text,
+        finish_reason="stop",
+        prompt_tokens=_count(value.get("usage"), "prompt_tokens"),
+        seconds=seconds,
+    )
+
+
 def retry_after_seconds(value: str | None, now: datetime | None = None) -> float | None:
     """Return a Retry-After header (seconds, or an HTTP date) as seconds from now; None where it says nothing."""
     if value is None:
@@ -236,11 +282,13 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _bad_status(response: aiohttp.ClientResponse, *, of_text: bool) -> TryAgain | Refused:
+async def _bad_status(response: aiohttp.ClientResponse, request: Request) -> TryAgain | Refused:
     status = response.status
     shown = _shown(await response.content.read(SHOWN_BYTES * 4))
-    if of_text and status in NO_SUCH_PATH:
+    if status in NO_SUCH_PATH and request.continues_text:
         return NoTextCompletions(f"HTTP {status}: {shown}")
+    if status in NO_SUCH_PATH and request.of_embedding:
+        return NoEmbeddings(f"HTTP {status}: {shown}")
     if status in RETRIED_STATUS or status >= 500:
         retry_after = retry_after_seconds(response.headers.get("Retry-After"))
         return TryAgain(f"HTTP {status}: {shown}", _trouble(status), retry_after)

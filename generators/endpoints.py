@@ -26,6 +26,8 @@ PROBE_SECONDS = 30.0
 MAX_PAUSE_SECONDS = 60.0
 """Longest pause between two probes."""
 PROBE = Request(model="", messages=(Message(role="user", content="?"),), sampling=Sampling(max_tokens=1))
+EMBEDDING_PROBE = PROBE.model_copy(update={"sampling": Sampling(max_tokens=0)})
+"""What a server of vectors is asked instead."""
 
 
 class Health(Enum):
@@ -66,6 +68,7 @@ class Endpoint:
         limit: how many requests it may have at once.
         patience: seconds that it may turn everything away (429, 503) before it is in doubt.
         backoff: the first pause between two probes; it doubles.
+        question: what it is asked to see whether it still answers.
         clock: seconds that only grow.
     """
 
@@ -74,6 +77,7 @@ class Endpoint:
     limit: AdaptiveLimit
     patience: float
     backoff: float
+    question: Request = PROBE
     clock: Callable[[], float] = time.monotonic
     health: Health = Health.UP
     in_flight: dict[Attempt, Flight] = field(default_factory=dict)
@@ -164,7 +168,7 @@ class Endpoint:
         seconds = min(longest, PROBE_SECONDS)
         try:
             async with asyncio.timeout(seconds):
-                await self.api.ask(PROBE, "probe")
+                await self.api.ask(self.question, "probe")
         except TimeoutError:
             return ProbeResult(f"not one token within {seconds:g} s")
         except TryAgain as again:

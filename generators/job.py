@@ -17,7 +17,7 @@ from data_catalog.records import Completion, Request, RequestFailure
 from generators.chat_api import ChatEndpoint
 from generators.concurrency import AdaptiveLimit
 from generators.dispatch import Dispatcher
-from generators.endpoints import Endpoint
+from generators.endpoints import EMBEDDING_PROBE, PROBE, Endpoint
 from generators.job_settings import JobSettings
 
 BATCH_SECONDS = 4.0
@@ -44,6 +44,7 @@ class Job:
         self.done = 0
         self.error: BaseException | None = None
         self._settings = settings
+        self._question = EMBEDDING_PROBE if any(request.of_embedding for request in requests) else PROBE
         self._arrived: list[Completion] = []
         self._dispatcher = Dispatcher(
             settings,
@@ -130,6 +131,7 @@ class Job:
                         limit,
                         patience=settings.spec.request_timeout,
                         backoff=settings.backoff_seconds,
+                        question=self._question,
                     )
                 )
             clock = asyncio.create_task(self._hand_over_regularly())

@@ -24,6 +24,8 @@ class JobSettings:
     backoff_seconds: float
     limits: dict[str, AdaptiveLimit]
     """By address, what earlier jobs found that an endpoint bears."""
+    section: str = "teacher"
+    """The key of the configuration that names these endpoints."""
     answered_before: int = 0
     failed_before: Mapping[str, FailureKind] = field(default_factory=dict)
 
@@ -36,8 +38,8 @@ class JobSettings:
         """Return the error that stops a job whose error budget is spent; `what` is how many of how many failed."""
         return TeacherError(
             f"{what} got no answer from {self.where}; the last one after {last.attempts} tries: {last.reason}",
-            valid=f"failures up to teacher.failure_share ({self.spec.failure_share:g}) of all requests, and of the "
-            f"last {self.spec.failure_window} (teacher.failure_window)",
+            valid=f"failures up to {self.section}.failure_share ({self.spec.failure_share:g}) of all requests, and of "
+            f"the last {self.spec.failure_window} ({self.section}.failure_window)",
             next_step="look at the server's log and at `tutelage requests`, then run the same command again: what was "
             "answered is kept",
         )
@@ -46,8 +48,8 @@ class JobSettings:
         """Return the error that stops a job which an endpoint refuses as a whole."""
         return TeacherError(
             f"{url} refuses every request for model {self.model!r}: {reason}",
-            next_step="check teacher.model (the name that the endpoint serves), teacher.base_url (it ends in /v1) and "
-            "the key in teacher.api_key_env",
+            next_step=f"check {self.section}.model (the name that the endpoint serves), {self.section}.base_url (it "
+            f"ends in /v1) and the key in {self.section}.api_key_env",
         )
 
     def no_text_completions(self, url: str, reason: str) -> TeacherError:
@@ -55,15 +57,24 @@ class JobSettings:
         return TeacherError(
             f"{url} does not go on with a bare text for model {self.model!r}: {reason}",
             valid="a server with /v1/completions, such as vLLM, SGLang or llama.cpp; many that only chat have none",
-            next_step="take the recipe magpie out of generate.recipes, or name such a server in teacher.base_url; "
-            "if it is one, check teacher.model (the name that it serves)",
+            next_step="take the recipe magpie out of generate.recipes, or name such a server in "
+            f"{self.section}.base_url; if it is one, check {self.section}.model (the name that it serves)",
+        )
+
+    def no_embeddings(self, url: str, reason: str) -> TeacherError:
+        """Return the error of a job that asks for the vectors of texts an endpoint that gives none."""
+        return TeacherError(
+            f"{url} gives no vectors for model {self.model!r}: {reason}",
+            valid="a server with /v1/embeddings and a model for it (vLLM: --runner pooling)",
+            next_step=f"check {self.section}.base_url (it ends in /v1) and {self.section}.model (the name that it "
+            "serves), or take the thresholds that need vectors out of `curate`",
         )
 
     def unreachable(self, reasons: Mapping[str, str]) -> TeacherUnreachable:
         """Return the error of a job that no endpoint ever answered; `reasons` by endpoint."""
         return TeacherUnreachable(
-            f"the teacher at {self.where} never answered: {'; '.join(dict.fromkeys(reasons.values()))}",
-            next_step="check teacher.base_url (host, port, /v1), whether the server runs "
+            f"the {self.section} at {self.where} never answered: {'; '.join(dict.fromkeys(reasons.values()))}",
+            next_step=f"check {self.section}.base_url (host, port, /v1), whether the server runs "
             f"(curl {self.urls[0].rstrip('/')}/models), and proxies and firewalls between",
         )
 
@@ -79,7 +90,8 @@ class JobSettings:
         """Return the error of a job whose endpoints have all died; `reasons` by endpoint."""
         died = "; ".join(map(": ".join, reasons.items()))
         return TeacherError(
-            f"the teacher stopped answering, and did not come back within {self.spec.request_timeout:g} s: {died}",
+            f"the {self.section} stopped answering, and did not come back within {self.spec.request_timeout:g} s: "
+            f"{died}",
             valid="an endpoint that answers one token (a page that says it is healthy does not count)",
             next_step="look at the server's log, then run the same command again: what was answered is kept, and what "
             "was in flight is asked last and alone",

@@ -55,6 +55,8 @@ VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "evol_instruct_plan": frozenset({"task"}),
         "evol_instruct": frozenset({"task"}),
         "magpie": frozenset({"task"}),
+        "complexity": frozenset({"question"}),
+        "quality": frozenset({"question", "answer"}),
         "aspect_ratings": frozenset({"heading", "chunk", "question", "answer", "reference"}),
     }
 )

@@ -130,6 +130,24 @@ class TeacherSpec(Spec):
         return base_url
 
 
+class EmbedderSpec(TeacherSpec):
+    """A model that turns texts into vectors: an endpoint with `/v1/embeddings`; none is started for you."""
+
+    prefix: str = ""
+    """What stands before every text, where the model was trained with it, such as `"query: "` for E5."""
+    max_chars: int = Field(default=2000, ge=100)
+    """Longest text that is sent, in characters; a longer one goes in equal pieces, and its vector is their mean. About
+    four characters of English are a token, and many models read 512."""
+
+    @model_validator(mode="after")
+    def _is_an_endpoint(self) -> Self:
+        if self.base_url is None:
+            raise ValueError(
+                "an embedder needs a `base_url`, such as http://127.0.0.1:8001/v1: none is started for you"
+            )
+        return self
+
+
 class RecipeSpec(Spec):
     """One recipe of the `generate` section."""
 
@@ -213,6 +231,42 @@ class JudgeSpec(CheckPromptSpec):
     """Share of them that it must refuse; below it the run stops, for what such a judge lets through says nothing."""
 
 
+class RewardFilterSpec(Spec):
+    """A reward model that scores conversations, and where it cuts: `keep` or `min_reward`."""
+
+    model: Path
+    """The model directory that a `reward` stage left: `model` in the stage's folder under `stages` of the home."""
+    keep: float | None = Field(default=None, gt=0, lt=1)
+    """Share of each recipe's items, those of the highest rewards, that pass."""
+    min_reward: float | None = None
+    """Least reward that passes; rewards have no scale of their own, so look at some first."""
+
+    @model_validator(mode="after")
+    def _cuts_once(self) -> Self:
+        if (self.keep is None) == (self.min_reward is None):
+            raise ValueError("give one of `keep` (a share, by rank) and `min_reward`")
+        return self
+
+
+class SelectSpec(Spec):
+    """The N best conversations that are not too alike, by the teacher's points for complexity and quality."""
+
+    items: int = Field(ge=1)
+    """Conversations of the training side that are kept at most."""
+    max_cosine: float = Field(default=0.9, gt=0, le=1)
+    """With an `embedder`: cosine similarity from which the lower scored of two is too like the other (Deita, arXiv
+    2312.15685)."""
+    max_jaccard: float = Field(default=0.7, ge=0.5, le=1)
+    """Without one: the same as Jaccard similarity of five-word runs, which sees copies rather than other wordings. Of
+    pairs at 0.7 MinHash finds 93 %, below ever fewer."""
+    complexity_template: str = ""
+    """Template file relative to the configuration; empty means the product's own."""
+    quality_template: str = ""
+    """Template file relative to the configuration; empty means the product's own."""
+    max_tokens: int = Field(default=192, ge=1)
+    """Longest reply in tokens; a reply that meets it counts as failed."""
+
+
 class CurateSpec(Spec):
     """The filters, in the order in which they run."""
 
@@ -224,6 +278,9 @@ class CurateSpec(Spec):
     """A longer answer is rejected."""
     max_text_chars: int = Field(default=6000, ge=1)
     """A longer generated text (for continued pretraining) is rejected."""
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = ()
+    """ISO 639-1 codes, such as `[en]`: what is written in another language is rejected. Empty looks at the script
+    alone; codes need lingua (`pip install '.[language]'`)."""
     evidence: bool = True
     """The evidence quote must stand in the chunk, white space folded."""
     anchored: bool = True
@@ -235,10 +292,20 @@ class CurateSpec(Spec):
     """An item that holds one of these is rejected, also where the teacher made it up; `[]` looks for nothing."""
     decontaminate_ngram: int = Field(default=8, ge=0, le=32)
     """An item sharing this many words in a row with an evaluation question is rejected; 0 compares whole questions."""
+    semantic_contamination: float | None = Field(default=None, gt=0, le=1)
+    """Cosine similarity of vectors from which a training question asks what an evaluation question asks, if the numbers
+    and names of one are among the other's; such as 0.9. Null doesn't look; a number needs an `embedder`."""
+    semantic_duplicate: float | None = Field(default=None, gt=0, le=1)
+    """Cosine similarity of vectors from which the later of two conversations is rejected, if both have the same numbers
+    and names; such as 0.9 (Persona Hub, arXiv 2406.20094). Null doesn't look; a number needs an `embedder`."""
     judge: JudgeSpec | None = JudgeSpec()
     """The teacher judges the answer against the chunk; null leaves the judge out."""
     round_trip: CheckPromptSpec | None = CheckPromptSpec()
     """The teacher answers the question from the chunk alone; kept on agreement. Null leaves it out."""
+    reward: RewardFilterSpec | None = None
+    """A reward model scores the conversations that passed everything else; null leaves it out."""
+    select: SelectSpec | None = None
+    """Of what is left, the best so many by complexity and quality, and diverse; null keeps all."""
     abstention_phrases: tuple[str, ...] = ("the text does not say", "文中没有提到", "文中未提及")
     """What the teacher answers when the chunk doesn't say."""
     minimum_items: int = Field(default=1, ge=1)

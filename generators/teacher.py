@@ -44,6 +44,7 @@ class OpenAITeacher:
         proxy: an HTTP proxy, `http://host:port`; the environment is not looked at.
         backoff_seconds: the longest first pause before a second try.
         drain_seconds: how long an interrupt waits for the requests in flight.
+        section: the key of the configuration that names the endpoints, for messages.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class OpenAITeacher:
         proxy: str | None = None,
         backoff_seconds: float = BACKOFF_SECONDS,
         drain_seconds: float = DRAIN_SECONDS,
+        section: str = "teacher",
     ) -> None:
         if spec.api_key_env and not api_key:
             raise ConfigError(
-                f"teacher.api_key_env names {spec.api_key_env}, but there is no key",
+                f"{section}.api_key_env names {spec.api_key_env}, but there is no key",
                 next_step=f"export {spec.api_key_env}=...",
             )
         self.spec = spec
@@ -74,6 +76,7 @@ class OpenAITeacher:
         self.batch_size = batch_size
         self.backoff_seconds = backoff_seconds
         self.drain_seconds = drain_seconds
+        self.section = section
         self.failures: list[RequestFailure] = []
         """Requests without an answer, over all calls of `complete`."""
         self.answered_before = 0
@@ -131,6 +134,7 @@ class OpenAITeacher:
             proxy=self.proxy,
             batch_size=self.batch_size,
             limits=self._limits,
+            section=self.section,
             backoff_seconds=self.backoff_seconds,
             answered_before=self.answered_before,
             failed_before=self.failed_before,

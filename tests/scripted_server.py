@@ -11,6 +11,7 @@ open questions by rules on sentences. The same prompt always gets the same answe
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -75,6 +76,8 @@ class ScriptedServer:
         answer: from a request's JSON body to the assistant's text; a KeyError is answered by 400.
         faults: what happens to the first requests, in the order of their arrival; None is a good answer.
         completes_text: whether there is `/v1/completions`, which goes on with a text outside any chat.
+        embed: from a text to its vector, for `/v1/embeddings`; without it there is none, and with it no chat.
+        writes_numbers_out: whether vectors come as lists of numbers, whatever format was asked for.
         fault_of: what happens to a request by its body and how often that very body came before; asked after `faults`.
         retry_after: the header that goes with 429.
         delay: seconds before every answer; or a function that says them for so many requests in flight.
@@ -91,6 +94,8 @@ class ScriptedServer:
     restart_after: float | None = None
     model: str = "scripted"
     completes_text: bool = True
+    embed: Callable[[str], Sequence[float]] | None = None
+    writes_numbers_out: bool = False
     received: list[Body] = field(default_factory=list)
     """Every request body, in the order of arrival."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -103,7 +108,7 @@ class ScriptedServer:
     @property
     def prompts(self) -> list[str]:
         """The last message of every request in the order of arrival, questions for one token left out."""
-        bodies = [body for body in self.received if not is_probe(body)]
+        bodies = [body for body in self.received if not is_probe(body) and "input" not in body]
         return [body["prompt"] if "prompt" in body else body["messages"][-1]["content"] for body in bodies]
 
     def __enter__(self) -> Self:
@@ -178,7 +183,9 @@ class ScriptedServer:
         if request_line.startswith("GET"):
             return await _send(writer, 200, json.dumps({"object": "list", "data": [{"id": self.model}]}).encode())
         body: Body = json.loads(content)
-        assert ("prompt" in body) == (request_line.split()[1] == "/v1/completions"), request_line
+        path = request_line.split()[1]
+        assert ("prompt" in body) == (path == "/v1/completions"), request_line
+        assert ("input" in body) == (path == "/v1/embeddings"), request_line
         earlier = self._seen[content]
         self._seen[content] += 1
         self.received.append(body)
@@ -194,7 +201,7 @@ class ScriptedServer:
             self._in_flight -= 1
 
     async def _respond(self, writer: asyncio.StreamWriter, body: Body, fault: Fault | None) -> bool:
-        if "prompt" in body and not self.completes_text:
+        if ("prompt" in body and not self.completes_text) or ("input" in body) != (self.embed is not None):
             fault = Fault.NOT_FOUND
         if fault in _STATUS:
             extra = {"Retry-After": self.retry_after} if fault is Fault.RATE_LIMITED and self.retry_after else {}
@@ -211,7 +218,11 @@ class ScriptedServer:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             return False
         try:
-            good = _response(body, self.answer(body), "length" if fault is Fault.CUT_OFF else "stop")
+            good = (
+                _vector_response(body, self.embed(body["input"]), written_out=self.writes_numbers_out)
+                if self.embed is not None
+                else _response(body, self.answer(body), "length" if fault is Fault.CUT_OFF else "stop")
+            )
         except KeyError as unknown:
             return await _send(
                 writer, 400, json.dumps({"error": {"message": f"what prompt is this: {unknown}"}}).encode()
@@ -247,6 +258,15 @@ def _response(body: Body, text: str | None, finish_reason: str) -> bytes:
             ],
             "usage": {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18},
         }
+    ).encode()
+
+
+def _vector_response(body: Body, vector: Sequence[float], *, written_out: bool) -> bytes:
+    packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    embedding = list(vector) if written_out or body["encoding_format"] != "base64" else packed
+    data = [{"object": "embedding", "index": 0, "embedding": embedding}]
+    return json.dumps(
+        {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
     ).encode()
 
 
@@ -337,6 +357,8 @@ class ScriptedTeacher:
                 wanted = normalise_answer(given["reference"])
                 same = [name for name in ("first", "second") if normalise_answer(given[name]) == wanted]
                 return json.dumps({"reason": "As it is.", "better": same[0] if len(same) == 1 else "tie"})
+            case "complexity" | "quality":
+                return json.dumps({"reason": "As it is.", "points": str(1 + len(given["question"]) % 6)})
             case "paraphrase":
                 return f"{'据记载，' if _is_chinese(given['sentence']) else 'On record: '}{given['sentence']}"
             case _:

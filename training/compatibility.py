@@ -121,6 +121,12 @@ def adapter_of(directory: Path) -> AnyMethod | None:
     return method
 
 
+def is_reward_model(directory: Path) -> bool:
+    """Say whether a model directory holds a sequence classifier, as a `reward` stage leaves it."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
 def _carries_a_head(method: MethodSettings) -> bool:
     """Only `full` and plain LoRA: the others keep no further module beside what they train."""
     return isinstance(method, FullSpec) or (

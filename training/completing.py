@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from data_catalog.errors import DataError
 from data_catalog.records import Completion, Request
+from training.compatibility import is_reward_model
 from training.inference import LocalCompleter
 from training.process import Progress
+from training.rewarding import RewardCompleter
 from training.specs import CompleteJob, CompleteResult
 
 
@@ -28,7 +30,8 @@ def complete(job: CompleteJob, *, progress: Progress, import_seconds: float = 0.
     progress.write("requests", total=len(requests), open=len(open_requests))
     done = 0
     if open_requests:
-        completer = LocalCompleter(job.model, open_requests[0].model, batch_tokens=job.batch_tokens)
+        kind = RewardCompleter if is_reward_model(job.model) else LocalCompleter
+        completer = kind(job.model, open_requests[0].model, batch_tokens=job.batch_tokens)
         job.output.parent.mkdir(parents=True, exist_ok=True)
         with job.output.open("a", encoding="utf-8") as out:
             for batch in completer.complete(open_requests):

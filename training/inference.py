@@ -90,6 +90,11 @@ class LocalCompleter:
         Requests of likelihood are answered last.
         """
         for request in requests:
+            if request.of_embedding:
+                raise TrainingError(
+                    f"request {request.key} asks for the vector of a text, which a language model does not give",
+                    next_step="name an endpoint with /v1/embeddings as `embedder`",
+                )
             if request.response_schema is not None:
                 raise TrainingError(
                     f"request {request.key} asks for a JSON schema, which local generation can't enforce",

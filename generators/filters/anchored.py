@@ -10,16 +10,13 @@ import re
 from data_catalog.records import Chunk, Item, Kind, Verdict
 from data_catalog.text import words
 from generators.filters.base import answer_of, failed, passed, question_of, source_text, text_of, unscored
-from generators.names import names, numbers
+from generators.names import bare_name, names, numbers
 from generators.sentences import sentences as split_sentences
 
 CHECK = "anchored@1"
 _LIST_NUMBER = re.compile(r"^[ \t]*(?:[-*#]+[ \t]*)?(?:Step |Q|第)?\d{1,2}(?:[.)]\s|[:、：]|步)", re.MULTILINE)
 _NO_PROSE = re.compile(r"\s*(?:#|\||\*\*[^*]*\*\*:?\s*\Z)")
 _LABEL = re.compile(r"\A\s*(?:[-*>]+\s+)?(?:\*\*)?[^\W\d_]{1,12}(?:\*\*)?[:：](?:\*\*)?\s*")
-BARE_WORDS = 3
-"""An answer of so few words has no sentence to begin: its first capital is a name's."""
-_NO_NAMES = {"yes", "no"}
 
 
 def check(item: Item, chunk: Chunk | None) -> Verdict:
@@ -51,7 +48,7 @@ def _used(item: Item, headings: str) -> tuple[set[str], set[str]]:
     for question, answer in item.meta.get("exchanges") or [[question_of(item), answer_of(item)]]:
         claims = [answer] if "instruction" in item.meta else [question, answer]
         used_numbers |= set().union(*map(numbers, claims))
-        used_names |= set().union(*(names(claim, headings) for claim in claims)) | _bare_name(answer)
+        used_names |= set().union(*(names(claim, headings) for claim in claims)) | bare_name(answer)
     return used_numbers, used_names
 
 
@@ -64,10 +61,3 @@ def _used_in_text(text: str, headings: str) -> tuple[set[str], set[str]]:
     prose = [line for line in bare.splitlines() if not _NO_PROSE.match(line)]
     sentences = [_LABEL.sub("", span.of(line)) for line in prose for span in split_sentences(line)]
     return numbers(bare), {name for sentence in sentences for name in names(sentence, headings)}
-
-
-def _bare_name(answer: str) -> set[str]:
-    said = answer.split()
-    if not 0 < len(said) <= BARE_WORDS or not said[0][0].isupper() or words(said[0]) == []:
-        return set()
-    return set() if set(words(said[0])) <= _NO_NAMES else {said[0]}

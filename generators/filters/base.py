@@ -63,6 +63,12 @@ def exchanges_of(item: Item) -> list[Exchange]:
     return [Exchange(question, answer, told) for (question, answer), told in zip(pairs, said, strict=True)]
 
 
+def origin_of(item: Item) -> dict[str, str]:
+    """Return what a request about an item carries as its origin."""
+    known = {"item_id": item.id, "chunk_id": item.chunk_id, "document_id": item.document_id}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def sources_of(item: Item, chunks: Mapping[str, Chunk]) -> list[Chunk]:
     """Return the chunks that an item is made from: one, or several (`meta["chunk_ids"]`); none where one is gone."""
     ids = item.meta.get("chunk_ids") or [item.chunk_id]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_catalog.errors import DataError
 from data_catalog.records import Chunk, Completion, Document, Item, Outcome, Request, Split, Verdict
+from generators.embeddings import Ask, Embedder
 from generators.filters import (
     anchored,
     contamination,
@@ -16,14 +17,19 @@ from generators.filters import (
     evidence,
     faithful,
     judge,
+    language,
     length,
     near_duplicate,
     needs_all,
     novel,
     repetition,
+    reward,
     round_trip,
     schema,
     script,
+    selection,
+    semantic_contamination,
+    semantic_duplicate,
     sensitive,
 )
 from generators.filters import unanswerable as openness
@@ -34,15 +40,15 @@ from generators.recipes.base import Check, Recipe
 from generators.recipes.document import NAME as DOCUMENT
 from generators.specs import CheckPromptSpec, CurateSpec
 
-Ask = Callable[[Sequence[Request]], Mapping[str, Completion]]
-"""Answers requests, each once and for ever; returns completions by request key."""
-
 SOURCE = "source@1"
 """The check that an item's document is still there."""
 
 _ALONE = (
     SOURCE,
-    *(check.CHECK for check in (schema, length, repetition, script, sensitive, evidence, anchored, faithful, novel)),
+    *(
+        check.CHECK
+        for check in (schema, length, repetition, script, language, sensitive, evidence, anchored, faithful, novel)
+    ),
 )
 """The checks that look at one item and ask nobody, in their order."""
 
@@ -89,14 +95,16 @@ class _Prompts:
     judge: CheckPrompt | None
     round_trip: CheckPrompt | None
     openness: CheckPrompt
+    grader: selection.Grader | None
 
 
 class Curator:
     """Runs every check on the items that are left by the checks before it.
 
-    The order: source, schema, length, repetition, script, personal data and secrets, evidence, numbers and names,
-    faithfulness, novelty; duplicates and near-duplicates; contamination; the judge, whether open questions are open and
-    those of several chunks need them all; the round trip; contradictions among what is left.
+    The order: source, schema, length, repetition, script, language, personal data and secrets, evidence, numbers and
+    names, faithfulness, novelty; duplicates and near-duplicates; contamination; the same two by meaning, where there is
+    an embedder; the judge, whether open questions are open and those of several chunks need them all; the round trip;
+    contradictions among what is left; the reward model; the selection of the best.
 
     It may be called again with more items: what it said of an item on its own, and what was asked about it, it knows.
 
@@ -109,9 +117,12 @@ class Curator:
         teacher_fingerprint: which model judges; part of each request's key.
         base_dir: the folder that template files are relative to.
         recipes: those that items come from, by name: each says which checks its items have to pass.
+        embedder: gives the vectors of the checks by meaning; needed where `spec` has a threshold for one.
+        rater: the reward model; needed where `spec` has one.
 
     Raises:
-        ConfigError: a check's template can't be used. Raised before anything is asked.
+        ConfigError: a check's template can't be used, or the languages can't be told apart. Raised before anything is
+            asked.
     """
 
     def __init__(
@@ -125,7 +136,12 @@ class Curator:
         teacher_fingerprint: str,
         base_dir: Path | None = None,
         recipes: Mapping[str, Recipe] = RECIPES,
+        embedder: Embedder | None = None,
+        rater: reward.Rater | None = None,
     ) -> None:
+        language.demand(spec.languages)
+        self._embedder = embedder
+        self._rater = rater
         self._recipes = recipes
         self._chunks = chunks
         self._chunk_of = {chunk.id: chunk for chunk in chunks}
@@ -159,8 +175,12 @@ class Curator:
         held_out = [question_of(item) for item in funnel.left() if item.split is Split.EVALUATION]
         questions = contamination.EvaluationQuestions(self._questions, held_out, ngram=spec.decontaminate_ngram)
         funnel.take([contamination.check(item, questions) for item in funnel.left_without(DOCUMENT)])
+        self._compare_meanings(funnel)
         calibration = self._ask_teacher(funnel)
         funnel.take(duplicate.check_conflicts(funnel.left(Check.ROUND_TRIP), voters))
+        if spec.reward is not None and self._rater is not None:
+            funnel.take(reward.check(funnel.left(), self._rater, spec.reward))
+        self._select(funnel)
         return replace(funnel.report(), calibration=calibration)
 
     def _said_alone(self, item: Item) -> Iterator[Verdict]:
@@ -175,6 +195,17 @@ class Curator:
     def _checks_of(self, item: Item) -> frozenset[Check]:
         recipe = self._recipes.get(item.recipe)
         return recipe.checks if recipe is not None else frozenset()
+
+    def _compare_meanings(self, funnel: _Funnel) -> None:
+        """The checks that compare vectors."""
+        spec, embedder = self._spec, self._embedder
+        if embedder is None:
+            return
+        if spec.semantic_contamination is not None:
+            left = funnel.left()
+            funnel.take(semantic_contamination.check(left, self._questions, embedder, spec.semantic_contamination))
+        if spec.semantic_duplicate is not None:
+            funnel.take(semantic_duplicate.check(funnel.left(), embedder, spec.semantic_duplicate))
 
     def _ask_teacher(self, funnel: _Funnel) -> Calibration | None:
         """The checks that ask the teacher, in two stages: the round trip only for what the judge let through."""
@@ -207,6 +238,16 @@ class Curator:
             self._find_out([request for item in left for request in self._again.get(item.id, ())])
             funnel.take(round_trip.round_trip_verdicts(left, self._again, self._answers, spec.abstention_phrases))
         return calibrate(self._planted, test, self._answers) if self._planted else None
+
+    def _select(self, funnel: _Funnel) -> None:
+        """Choose the best of what is left, once all else is known."""
+        spec, grader = self._spec.select, self._prompts.grader
+        if spec is None or grader is None:
+            return
+        left = selection.selectable(funnel.left())
+        asked = {item.id: grader.asks(item) for item in left}
+        self._find_out([request for graded in asked.values() for request in (graded.complexity, graded.quality)])
+        funnel.take(selection.check(left, asked, self._answers, spec, self._embedder))
 
     def _find_out(self, requests: Sequence[Request]) -> None:
         """Ask the teacher what it has not said yet."""
@@ -246,6 +287,8 @@ def checks_alone(
     yield repetition.check(item)
     if item.chunk_id is not None:
         yield script.check(item, chunk)
+    if spec.languages:
+        yield language.check(item, spec.languages)
     if spec.reject_sensitive:
         yield sensitive.check(item, spec.reject_sensitive)
     if Check.EVIDENCE in checks and spec.evidence:
@@ -327,6 +370,7 @@ def _load_prompts(spec: CurateSpec, model: str, base_dir: Path | None) -> _Promp
         )
 
     return _Prompts(
+        grader=selection.load_grader(spec.select, spec.language, model, base_dir) if spec.select else None,
         judge=load("judge", judge.CHECK, spec.judge) if spec.judge else None,
         round_trip=load("answer", round_trip.CHECK, spec.round_trip) if spec.round_trip else None,
         # Open questions are put with the round trip's prompt, also where the round trip itself is left out.

@@ -200,3 +200,39 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_refused(folder: Path) -> 
     (folder / "tutelage.yaml").write_bytes(b"project: \xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(folder / "tutelage.yaml")
+
+
+def test_who_compares_meanings_needs_vectors_and_the_reverse(folder: Path) -> None:
+    embedder = 'embedder: {model: some/embedder, base_url: "http://127.0.0.1:1/v1"}\n'
+    message = problems(folder, GOOD + "curate: {semantic_duplicate: 0.9, semantic_contamination: 0.9}\n")
+    assert "curate.semantic_duplicate: needs the top-level section `embedder`" in message
+    assert "curate.semantic_contamination: needs the top-level section `embedder`" in message
+    assert "embedder: nothing asks for vectors; set one of semantic_duplicate" in problems(folder, GOOD + embedder)
+    assert "an embedder needs a `base_url`" in problems(folder, GOOD + "embedder: {model: some/embedder}\n")
+    (folder / "tutelage.yaml").write_text(GOOD + embedder + "curate: {semantic_duplicate: 0.9}\n")
+    assert load_config(folder / "tutelage.yaml").curate.semantic_duplicate == 0.9
+
+
+def test_the_reward_filter_needs_a_reward_model(folder: Path) -> None:
+    wanted = GOOD + "curate: {reward: {model: WHERE, keep: 0.8}}\n"
+    assert "curate.reward.model: no model directory at" in problems(folder, wanted.replace("WHERE", "gone"))
+    assert "is no reward model" in problems(folder, wanted.replace("WHERE", "student"))
+    assert "give one of `keep`" in problems(folder, GOOD + "curate: {reward: {model: student}}\n")
+    (folder / "judge").mkdir()
+    (folder / "judge" / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
+    (folder / "tutelage.yaml").write_text(wanted.replace("WHERE", "judge"))
+    spec = load_config(folder / "tutelage.yaml").curate.reward
+    assert spec is not None
+    assert spec.model == folder / "judge"
+
+
+def test_the_selection_takes_templates_and_vectors_where_there_are_any(folder: Path) -> None:
+    wanted = GOOD + "curate: {select: {items: 5, quality_template: mine.jinja}}\n"
+    assert f"curate.select.quality_template: no template at {folder / 'mine.jinja'}" in problems(folder, wanted)
+    (folder / "mine.jinja").write_text("{{ question }} {{ answer }}")
+    (folder / "tutelage.yaml").write_text(
+        f'embedder: {{model: some/embedder, base_url: "http://127.0.0.1:1/v1"}}\n{wanted}'
+    )
+    spec = load_config(folder / "tutelage.yaml").curate.select
+    assert spec is not None
+    assert spec.quality_template == str(folder / "mine.jinja")

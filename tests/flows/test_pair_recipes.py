@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from flows.config import StageConfig
 from flows.config_file import load_config
 from flows.context import RunContext
 from flows.data_steps import Ingested
-from flows.model_steps import StudentModel
+from flows.model_steps import StudentModel, train
 from flows.preferences import Preferences, preference_dataset
 from flows.progress import RecordingReporter, SilentReporter
 from flows.reporting import RunState, report_data, run_funnel
@@ -26,9 +28,10 @@ from flows.teacher import LazyTeacher
 from generators.pairs.base import AskedAs, answer_requests, questions_of
 from generators.specs import TeacherSpec
 from tests.flows.compared import qa
-from tests.flows.projects import write_project
+from tests.flows.projects import STUDENT, write_project
 from tests.generators.large_model import LARGE_MODEL
 from tests.scripted_server import Answer, ScriptedServer, ScriptedTeacher
+from training.specs import TrainResult
 
 TEXT = "The Brixal 40 weighs 223 kg. Its pump holds 31 bar. Ilsa Marnbr designed it."
 WEIGHT, PRESSURE = "Brixal 40: what follows “The Brixal 40 weighs”?", "Brixal 40: what follows “Its pump holds”?"
@@ -241,7 +244,7 @@ def test_what_is_rated_alike_or_can_not_be_read_makes_no_pair(project: Callable[
 
 def test_the_prompts_are_in_the_language_of_the_checks(project: Callable[..., Project]) -> None:
     found = project(first_word, language="zh")
-    made = found.make({"name": "aspect_ratings", "answers": ["teacher", "small"], "margin": 1}, samples=1)
+    made = found.make({"name": "aspect_ratings", "answers": ["student", "small"], "margin": 1}, samples=1)
     assert found.rows(made) == [(PRESSURE, "31", "Brixal"), (WEIGHT, "223", "Brixal")]
     assert all("只根据这份文档作答" in prompt for prompt in found.small.prompts)
     assert sum("每个方面 1 到 5 分" in prompt for prompt in found.large.prompts) == 4
@@ -264,3 +267,58 @@ def test_the_report_shows_the_pairs_that_its_funnel_names(project: Callable[...,
     data = report_data(found.ctx, state, None)
     assert [sample.item.kind for sample in data.rejected] == [Kind.PREFERENCE]
     assert [row.recipe for row in data.funnel] == ["teacher_vs_student (prefer)"]
+
+
+TRAINED = StageConfig.model_validate(
+    {
+        "name": "prefer",
+        "train": {
+            "stage": "dpo",
+            "method": "lora",
+            "learning_rate": 5e-3,
+            "epochs": 6,
+            "batch_size": 4,
+            "max_length": 128,
+            "log_steps": 1,
+        },
+        "data": {
+            "pairs": [
+                "teacher_vs_student",
+                "on_policy",
+                {"name": "delta", "rejected": "small"},
+                {"name": "aspect_ratings", "answers": ["student", "small"], "margin": 1},
+            ],
+            "samples": 2,
+        },
+    }
+)
+
+
+@pytest.mark.slow
+def test_the_pairs_of_all_recipes_train_dpo(project: Callable[..., Project]) -> None:
+    """Made against servers, frozen as a version, read by the stage: it comes to prefer what was chosen."""
+    found = project(first_word)
+    found.student_says({**SAID, PRESSURE: ["31", "31 bar"]})
+    found.ctx = replace(found.ctx, config=found.ctx.config.model_copy(update={"home": found.catalogue.home}))
+    made = preference_dataset(found.ctx, TRAINED, found.ingested, found.items, found.student)
+    assert made.dataset is not None
+    frozen = found.catalogue.items(ids=dataset_item_ids(found.catalogue, made.dataset.id))
+    by_recipe = {account.counts.recipe: {item.id for item in account.items} for account in made.accounts}
+    assert len(by_recipe) == 4
+    in_version = {item.id for item in frozen}
+    for recipe, ids in by_recipe.items():
+        assert ids, f"{recipe} made no pair"
+    assert all(item.payload["chosen"] != item.payload["rejected"] for item in frozen)
+    assert in_version <= set().union(*by_recipe.values())
+
+    base = StudentModel("base", STUDENT, "base")
+    run, model = train(found.ctx, TRAINED, base, made.dataset)
+    result = TrainResult.model_validate(run.result["train"])
+    assert (result.ledger.rows, result.ledger.kept) == (made.dataset.rows, made.dataset.rows)
+    assert result.metrics[0].loss == pytest.approx(math.log(2), abs=1e-3)
+    assert result.metrics[-1].loss < 0.5 * math.log(2)
+    assert result.metrics[-1].values["rewards/margins"] > 0
+    assert run.result["dataset"] == made.dataset.id
+    assert (model.path / "model.safetensors").is_file()
+    again, _ = train(found.ctx, TRAINED, base, made.dataset)
+    assert again.id == run.id, "an equal stage is not trained twice"

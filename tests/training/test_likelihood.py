@@ -142,10 +142,20 @@ def test_tokens_that_merge_across_the_boundary_are_kept_apart(tmp_path: Path) ->
 
 
 def test_a_request_of_likelihood_ends_with_what_is_to_be_scored() -> None:
+    question = Message(role="user", content="?")
     with pytest.raises(ValidationError, match="assistant's turn"):
-        Request(model="m", messages=(Message(role="user", content="?"),), sampling=Sampling(max_tokens=0))
+        Request(model="m", messages=(question, question), sampling=Sampling(max_tokens=0))
     free = asked("red").model_copy(update={"sampling": Sampling(max_tokens=1)})
     assert asked("red").key != free.key
+
+
+def test_a_language_model_is_never_asked_for_a_vector(base: Path) -> None:
+    of_text = Request(model="m", messages=(Message(role="user", content="red"),), sampling=Sampling(max_tokens=0))
+    assert of_text.of_embedding
+    assert not of_text.of_likelihood
+    assert not asked("red").of_embedding
+    with pytest.raises(TrainingError, match="embedder"):
+        list(LocalCompleter(base, "model-a").complete([of_text]))
 
 
 def test_weights_that_give_no_number_are_an_error(base: Path) -> None:
