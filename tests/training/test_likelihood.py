@@ -135,7 +135,9 @@ def test_a_text_behind_nothing_is_refused(completer: LocalCompleter) -> None:
 def test_plain_text_has_no_third_turn() -> None:
     with pytest.raises(ValidationError, match="one turn of the assistant"):
         Request(
-            model="m", messages=(*after("a", "b").messages, after("a", "b").messages[0]), sampling=Sampling(max_tokens=0)
+            model="m",
+            messages=(*after("a", "b").messages, after("a", "b").messages[0]),
+            sampling=Sampling(max_tokens=0),
         )
 
 
