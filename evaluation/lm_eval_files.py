@@ -14,9 +14,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from data_catalog.errors import ConfigError, DataError
+from data_catalog.identity import digest, file_sha256
 
 FORMATS = ("json", "csv", "parquet", "text", "arrow")
 """Values of `dataset_path` that stand for files of that form, which `dataset_kwargs.data_files` names."""
+OUTPUT_TYPES = ("multiple_choice", "generate_until")
+ANSWER_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""lm-eval's names of the longest answer in tokens, the first that is given counts."""
+_GENERATION = {"until", "do_sample", "temperature", "top_p", "top_k", *ANSWER_LENGTHS}
+_REFUSED = ("use_prompt", "doc_to_image", "doc_to_audio")
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -149,6 +155,49 @@ def _functions(value: Any) -> Iterator[str]:
             yield from _functions(entry)
 
 
+def check_task(files: TaskFiles, *, run_code: bool) -> None:
+    """Refuse what a task may not do here, and what can't be carried to our models, before anything of it is run.
+
+    Raises:
+        ConfigError: it names functions, and nobody said that they may be run.
+        DataError: its output type, metrics or way to generate are not carried.
+    """
+    code = [*files.functions, *(["unsafe_code: true"] if files.config.get("unsafe_code") else [])]
+    if code and not run_code:
+        raise ConfigError(
+            f"task `{files.name}` ({files.path}) runs Python code: {', '.join(code)}",
+            valid="a task without `!function`; or `run_code: true` in the suite's scorer, once you have read that code",
+            next_step=f"read {files.path.parent}, then allow it or write the task without functions",
+        )
+    kind = files.config.get("output_type", "generate_until")
+    if kind not in OUTPUT_TYPES:
+        raise refusal(files, f"`output_type: {kind}`", f"`output_type` {' or '.join(OUTPUT_TYPES)}")
+    for field in _REFUSED:
+        if files.config.get(field):
+            raise refusal(files, f"`{field}`", "prompts from `doc_to_text`")
+    if files.config.get("repeats", 1) != 1:
+        raise refusal(files, "`repeats`", "one answer for each document")
+    _check_generation(files)
+
+
+def _check_generation(files: TaskFiles) -> None:
+    settings = files.config.get("generation_kwargs") or {}
+    unknown = sorted(set(settings) - _GENERATION)
+    if unknown:
+        raise refusal(files, f"`generation_kwargs.{unknown[0]}`", f"one of {', '.join(sorted(_GENERATION))}")
+    if settings.get("do_sample") or float(settings.get("temperature", 0)) > 0:
+        raise refusal(files, "sampled answers", "greedy ones: `do_sample: false`")
+
+
+def refusal(files: TaskFiles, what: str, valid: str) -> DataError:
+    """Return the error that says what of a task can't be carried."""
+    return DataError(
+        f"task `{files.name}` ({files.path}) asks for {what}, which is not carried to our models",
+        valid=valid,
+        next_step="change the task, or run it with `lm_eval` itself",
+    )
+
+
 def local_data(files: TaskFiles) -> dict[str, Any]:
     """Return `dataset_path` and `dataset_kwargs` with the paths that they have on this machine.
 
@@ -191,3 +240,20 @@ def _placed(files: TaskFiles, value: Any) -> Any:
             next_step=f"correct `data_files` in {files.path}",
         )
     return str(path.resolve())
+
+
+def contents(data: Mapping[str, Any]) -> str:
+    """Return a digest of what stands in the files that `local_data` found."""
+    named = list(_texts(data.get("dataset_kwargs", {}).get("data_files")))
+    files = [file for name in named for file in sorted(Path(name).parent.glob(Path(name).name))]
+    if "dataset_path" in data:
+        files += sorted(file for file in Path(data["dataset_path"]).rglob("*") if file.is_file())
+    return digest([file_sha256(file) for file in files])
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts(entry)

@@ -23,15 +23,12 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from data_catalog.errors import ConfigError, DataError, MissingDependency, TutelageError
 from data_catalog.identity import digest
-from evaluation.lm_eval_files import TaskFiles, local_data
+from evaluation.lm_eval_files import ANSWER_LENGTHS, TaskFiles, check_task, contents, local_data, refusal
 
 SEED = 1234
 """Of the few-shot examples: lm-eval's own."""
-OUTPUT_TYPES = ("multiple_choice", "generate_until")
-_ANSWER_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""lm-eval's names of the longest answer in tokens, the first that is given counts."""
-_GENERATION = {"until", "do_sample", "temperature", "top_p", "top_k", *_ANSWER_LENGTHS}
-_REFUSED = ("use_prompt", "doc_to_image", "doc_to_audio")
+ANSWER_TOKENS = 256
+"""Longest answer in tokens where the task says nothing: lm-eval's own."""
 
 
 class TaskRef(NamedTuple):
@@ -43,6 +40,8 @@ class TaskRef(NamedTuple):
     """Of its files: a changed one is opened anew."""
     data: str
     """What `lm_eval_files.local_data` says, as JSON."""
+    contents: str
+    """Digest of those files: changed data are read anew."""
     shots: int | None
     chat: bool
 
@@ -82,48 +81,6 @@ def version() -> str:
         ) from error
 
 
-def check_task(files: TaskFiles, *, run_code: bool) -> None:
-    """Refuse what a task may not do here, and what can't be carried to our models, before anything of it is run.
-
-    Raises:
-        ConfigError: it names functions, and nobody said that they may be run.
-        DataError: its output type, metrics or way to generate are not carried.
-    """
-    code = [*files.functions, *(["unsafe_code: true"] if files.config.get("unsafe_code") else [])]
-    if code and not run_code:
-        raise ConfigError(
-            f"task `{files.name}` ({files.path}) runs Python code: {', '.join(code)}",
-            valid="a task without `!function`; or `run_code: true` in the suite's scorer, once you have read that code",
-            next_step=f"read {files.path.parent}, then allow it or write the task without functions",
-        )
-    kind = files.config.get("output_type", "generate_until")
-    if kind not in OUTPUT_TYPES:
-        raise _refusal(files, f"`output_type: {kind}`", f"`output_type` {' or '.join(OUTPUT_TYPES)}")
-    for field in _REFUSED:
-        if files.config.get(field):
-            raise _refusal(files, f"`{field}`", "prompts from `doc_to_text`")
-    if files.config.get("repeats", 1) != 1:
-        raise _refusal(files, "`repeats`", "one answer for each document")
-    _check_generation(files)
-
-
-def _check_generation(files: TaskFiles) -> None:
-    settings = files.config.get("generation_kwargs") or {}
-    unknown = sorted(set(settings) - _GENERATION)
-    if unknown:
-        raise _refusal(files, f"`generation_kwargs.{unknown[0]}`", f"one of {', '.join(sorted(_GENERATION))}")
-    if settings.get("do_sample") or float(settings.get("temperature", 0)) > 0:
-        raise _refusal(files, "sampled answers", "greedy ones: `do_sample: false`")
-
-
-def _refusal(files: TaskFiles, what: str, valid: str) -> DataError:
-    return DataError(
-        f"task `{files.name}` ({files.path}) asks for {what}, which is not carried to our models",
-        valid=valid,
-        next_step="change the task, or run it with `lm_eval` itself",
-    )
-
-
 def task_ref(files: TaskFiles, *, shots: int | None, chat: bool, run_code: bool) -> TaskRef:
     """Return what opens a task that may be opened.
 
@@ -133,7 +90,7 @@ def task_ref(files: TaskFiles, *, shots: int | None, chat: bool, run_code: bool)
     check_task(files, run_code=run_code)
     _check_registered(files)
     data = {} if files.config.get("custom_dataset") else local_data(files)
-    return TaskRef(str(files.path), files.name, files.digest, json.dumps(data), shots, chat)
+    return TaskRef(str(files.path), files.name, files.digest, json.dumps(data), contents(data), shots, chat)
 
 
 def open_task(ref: TaskRef) -> OpenTask:
@@ -269,7 +226,7 @@ def _check_registered(files: TaskFiles) -> None:
         name = entry.get("metric") if isinstance(entry, dict) else entry
         own = name in METRIC_REGISTRY or name in files.functions or "process_results" in files.config
         if not own or entry.get("hf_evaluate"):
-            raise _refusal(files, f"metric `{name}`, which is fetched from the hub", "a metric of lm-eval's own")
+            raise refusal(files, f"metric `{name}`, which is fetched from the hub", "a metric of lm-eval's own")
 
 
 def asked(opened: OpenTask, place: int) -> list[Asked]:
@@ -281,7 +238,7 @@ def _asked(instance: Any) -> Asked:
     context, rest = instance.args
     if instance.request_type == "loglikelihood":
         return Asked(context, rest, 0)
-    return Asked(context, None, next((int(rest[key]) for key in _ANSWER_LENGTHS if rest.get(key)), 256))
+    return Asked(context, None, next((int(rest[key]) for key in ANSWER_LENGTHS if rest.get(key)), ANSWER_TOKENS))
 
 
 def score(opened: OpenTask, place: int, metric: str, answers: Sequence[float | str]) -> float:

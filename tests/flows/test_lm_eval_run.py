@@ -7,16 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from data_catalog.catalogue import Catalogue
 from data_catalog.evaluation_records import SampleScore
-from data_catalog.records import Completion
+from data_catalog.records import Completion, RunStatus, StepRun
 from evaluation.scoring import score_suite
-from evaluation.specs import SuiteSpec
+from evaluation.specs import Against, SuiteSpec
 from evaluation.suites import load_suite, requests
+from flows import model_steps, workers
+from flows.config import StageConfig
+from flows.config_file import load_config
+from flows.context import RunContext
+from flows.fingerprints import model_fingerprint
+from flows.gating import Scored, gate_stage
+from flows.model_steps import StudentModel
+from flows.plan import describe
+from flows.progress import SilentReporter
+from flows.teacher import LazyTeacher
 from tests.evaluation.lm_eval_rows import ANSWERS, CHOICES, write_task
+from tests.flows.projects import write_project
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[lm-eval]'")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -66,7 +78,7 @@ def questions(count: int) -> list[dict[str, Any]]:
     return [
         {
             "question": question,
-            "choices": [COLOURS[number % 8], f"neither {COLOURS[(number + 3) % 8]} nor blue", "no colour"],
+            "choices": [COLOURS[(number + place) % 8] for place in (0, 3, 5)],
             "gold": number % 3,
         }
         for number, (question, _) in enumerate(facts(count))
@@ -97,3 +109,36 @@ def test_generated_answers_are_scored_as_by_lm_eval(
     other = [entry for entry in theirs(model, folder, "parts", monkeypatch) if entry["filter"] == "whole"]
     assert [entry.score for entry in mine] == [entry["exact_match"] for entry in other]
     assert 0 < sum(entry.score or 0 for entry in mine) < 24
+
+
+def test_a_gate_compares_the_documents_of_a_task_in_pairs_and_asks_nothing_twice(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.training.tiny import build_model
+
+    path = write_project(tmp_path, "http://127.0.0.1:1/v1", gate="[{suite: colours, require: better}]", count=1)
+    write_task(tmp_path / "tasks", CHOICES, questions(40))
+    text = path.read_text().replace(
+        "suites:", "suites:\n  colours: {path: tasks, scorer: {name: lm_eval, task: colours, metric: acc}}"
+    )
+    path.write_text(text)
+    config = load_config(path)
+    assert "colours: 40 samples, lm_eval task colours, version 2.0, 0 shots, acc,none" in describe(config)
+    ctx = RunContext(config, Catalogue(config.home), cast(LazyTeacher, None), SilentReporter())
+    suite = load_suite("colours", config.suites["colours"])
+    other = build_model(tmp_path / "other", seed=2)
+    models = [StudentModel(where.name, where, model_fingerprint(where, home=ctx.home)) for where in (other, model)]
+    candidate, base = (Scored(one, model_steps.evaluate(ctx, [suite], one)) for one in models)
+    monkeypatch.setattr(workers, "complete", None)
+    assert model_steps.evaluate(ctx, [suite], base.model) == base.scores
+
+    stage = StageConfig.model_validate(
+        {"name": "learn", "train": {"stage": "sft"}, "gate": [{"suite": "colours", "require": "better"}]}
+    )
+    run = StepRun(id="run-1", step="train:learn", fingerprint="f", status=RunStatus.DONE, started_at=0.0)
+    (comparison,) = gate_stage(ctx, stage, candidate, {Against.BASE: base}, run, [suite]).record.comparisons
+    assert comparison["n"] == 40
+    assert comparison["suite_digest"] == suite.digest
+    pairs = zip(candidate.scores["colours"], base.scores["colours"], strict=True)
+    won = sum((one.score or 0) > (other.score or 0) for one, other in pairs)
+    assert len(comparison["gained"]) == won > 0
