@@ -26,7 +26,8 @@ class SuiteSpec(Spec):
     """
 
     path: Path
-    """The JSONL file, or `shipped:red_team`: requests that should be declined, and harmless ones that look like them;
+    """The JSONL file (or JSON, Parquet, or a directory of `datasets` with one split), or `shipped:red_team`: requests
+    that should be declined, and harmless ones that look like them;
     for `scorer: refusal`. Of `scorer: lm_eval` the directory with the task's YAML and data."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
@@ -40,7 +41,7 @@ class SuiteSpec(Spec):
     shots: int = Field(default=0, ge=0, le=64)
     """Examples put before each question as earlier turns (few-shot)."""
     shots_from: Path | None = None
-    """JSONL that the examples are drawn from, in the form of a suite; questions of the suite itself are left out."""
+    """File that the examples are drawn from, in the form of a suite; questions of the suite itself are left out."""
     shots_seed: int = 0
     """Which examples are drawn; all samples get the same ones."""
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)

@@ -229,10 +229,10 @@ def _check(config: Config, tree: _Tree) -> None:
         tree.problem(("replay",), f"no file at {config.replay}")
     for name, suite in config.suites.items():
         of_task = isinstance(suite.scorer, LmEval)
-        if not (suite.path.is_dir() if of_task else suite.path.is_file()):
+        if not (suite.path.is_dir() if of_task else suite.path.exists()):
             kind = "directory" if of_task else "file"
             tree.problem(("suites", name, "path"), f"no {kind} at {suite.path}")
-        if suite.shots_from is not None and not suite.shots_from.is_file():
+        if suite.shots_from is not None and not suite.shots_from.exists():
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_judges(config, tree)
