@@ -27,8 +27,8 @@ class SuiteSpec(Spec):
 
     path: Path
     """The JSONL file (or JSON, Parquet, or a directory of `datasets` with one split), or `shipped:red_team`: requests
-    that should be declined, and harmless ones that look like them;
-    for `scorer: refusal`. Of `scorer: lm_eval` the directory with the task's YAML and data."""
+    that should be declined, and harmless ones that look like them; for `scorer: refusal`. Of `scorer: lm_eval` the
+    directory with the task's YAML and data."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
     scorer: ScorerSpec = ExactMatch()

@@ -93,7 +93,8 @@ class LmEval(Scorer):
             DataError: it is no number from 0 to 1.
         """
         own = sample.meta[OWN]
-        answers = [found.logprob for found in answer.likelihoods] or [answer.text]
+        answers: list[float | str] = [found.logprob for found in answer.likelihoods]
+        answers = answers or [answer.text]
         return lm_eval_tasks.score(_opened(own), own["place"], own["metric"], answers)
 
     def shown(self, sample: Sample, answer: Answer) -> str:
