@@ -132,9 +132,10 @@ class Request(Record):
     same question to the same model is the same request, whichever recipe asks it.
 
     With `max_tokens` of 0 nothing is generated: the answer is how likely the model finds the last turn, the
-    assistant's, behind the turns before it (`Likelihood`), or, of a reward model, how good (`Reward`). Where there are
-    none it is plain text, outside any chat; and with `max_tokens` above 0 the model is asked to go on with that text
-    (`continues_text`). A user's turn alone, with `max_tokens` of 0, asks for the vector of that text (`of_embedding`).
+    assistant's, behind the turns before it (`Likelihood`), or, of a reward model, how good (`Reward`). Turns of the
+    assistant alone are plain text, outside any chat (`plain`): one of them, or a text and the one that goes on with it;
+    and with `max_tokens` above 0 the model is asked to go on with the only one (`continues_text`). A user's turn alone,
+    with `max_tokens` of 0, asks for the vector of that text (`of_embedding`).
     """
 
     model: str
@@ -156,6 +157,8 @@ class Request(Record):
                 "a request with `max_tokens` of 0 ends with the assistant's turn whose likelihood it asks, or is one "
                 "user's turn whose vector it asks"
             )
+        if self.plain and len(self.messages) > (2 if self.of_likelihood else 1):
+            raise ValueError("plain text is one turn of the assistant, or two where a likelihood is asked")
         return self
 
     @property
@@ -169,9 +172,14 @@ class Request(Record):
         return self.sampling.max_tokens == 0 and [message.role for message in self.messages] == ["user"]
 
     @property
+    def plain(self) -> bool:
+        """Whether it is text outside any chat: nobody but the assistant has a turn."""
+        return bool(self.messages) and all(message.role == "assistant" for message in self.messages)
+
+    @property
     def continues_text(self) -> bool:
         """Whether a text is to be gone on with, outside any chat: the assistant's turn is the only one."""
-        return not self.of_likelihood and [message.role for message in self.messages] == ["assistant"]
+        return not self.of_likelihood and self.plain
 
     @cached_property
     def key(self) -> str:

@@ -59,7 +59,7 @@ def read_payloads(path: Path, shape: RowFormat | None = None) -> Imported:
         ConfigError: there is no such file, or its ending says nothing.
         DataError: it can't be read, has no rows, or a row is not what the first one is.
     """
-    rows = [unwrapped(row) for row in _read(path)]
+    rows = [unwrapped(row) for row in read_plain_rows(path)]
     if not rows:
         raise DataError(f"{path} has no rows", valid="at least one row")
     found = shape or _detected(path, rows[0])
@@ -171,7 +171,13 @@ def _detected(path: Path, row: Row) -> RowFormat:
         ) from error
 
 
-def _read(path: Path) -> list[Row]:
+def read_plain_rows(path: Path) -> list[Row]:
+    """Read the rows of a file, or of a directory of `datasets` with one split, whatever they hold.
+
+    Raises:
+        ConfigError: there is no such file, or its ending says nothing.
+        DataError: it can't be read, or a directory holds several splits.
+    """
     if path.is_dir():
         return [row for part in _parts(path) for row in _read_file(part)]
     if not path.is_file():

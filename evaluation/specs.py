@@ -10,10 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from data_catalog.records import Spec
 from evaluation.scorers import ExactMatch, ScorerSpec
+from evaluation.scorers.lm_eval import LmEval
 from evaluation.shipped import shipped_path
 
 QUESTION = "{question}"
 """Where a prompt template has the question."""
+MAX_TOKENS = 64
+"""Of an answer, where a suite says nothing else."""
 
 
 class SuiteSpec(Spec):
@@ -23,8 +26,9 @@ class SuiteSpec(Spec):
     """
 
     path: Path
-    """The JSONL file, or `shipped:red_team`: requests that should be declined, and harmless ones that look like them;
-    for `scorer: refusal`."""
+    """The JSONL file (or JSON, Parquet, or a directory of `datasets` with one split), or `shipped:red_team`: requests
+    that should be declined, and harmless ones that look like them; for `scorer: refusal`. Of `scorer: lm_eval` the
+    directory with the task's YAML and data."""
     label: str = ""
     """What the report calls the suite; its name where left out."""
     scorer: ScorerSpec = ExactMatch()
@@ -37,10 +41,10 @@ class SuiteSpec(Spec):
     shots: int = Field(default=0, ge=0, le=64)
     """Examples put before each question as earlier turns (few-shot)."""
     shots_from: Path | None = None
-    """JSONL that the examples are drawn from, in the form of a suite; questions of the suite itself are left out."""
+    """File that the examples are drawn from, in the form of a suite; questions of the suite itself are left out."""
     shots_seed: int = 0
     """Which examples are drawn; all samples get the same ones."""
-    max_tokens: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=MAX_TOKENS, ge=1)
     """Longest answer in tokens."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many rows; null takes all."""
@@ -63,6 +67,11 @@ class SuiteSpec(Spec):
             raise ValueError("the same template stands twice under `templates`")
         if (self.shots > 0) != (self.shots_from is not None):
             raise ValueError("`shots` and `shots_from` go together")
+        if isinstance(self.scorer, LmEval) and (self.prompted or self.max_tokens != MAX_TOKENS):
+            raise ValueError(
+                "`system`, `templates`, `shots`, `shots_from` and `max_tokens` are not for `scorer: lm_eval`: the YAML "
+                "of the task says what is asked; the scorer has `shots` of its own"
+            )
         if self.budget is not None and (self.limit is None or self.limit >= self.budget):
             raise ValueError(f"`budget` needs a smaller `limit`, at which the gate looks first, got {self.limit}")
         return self

@@ -1,4 +1,4 @@
-"""The rows of a suite: read from JSONL, checked, and every bad one named with its line.
+"""The rows of a suite: read from JSONL, Parquet or a directory of `datasets`, checked, and every bad one named.
 
 A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`; for the perplexity of a plain
 text `{"text"}`.
@@ -21,6 +21,8 @@ from evaluation.scorers import Scorer
 from evaluation.scorers.parts import LikelihoodScorer
 
 FIELDS = frozenset({"id", "question", "messages", "text", "answers", "document", "kind"})
+TABLES = (".parquet", ".json", ".arrow")
+"""Endings of files that are no lines of JSON."""
 ERRORS_SHOWN = 10
 ROW_FORM = '{"question": "...", "answers": ["..."]}, one JSON object a line; `messages` may stand for `question`'
 
@@ -36,11 +38,11 @@ def read_samples(
     samples: list[Sample] = []
     errors: list[str] = []
     lines_of: dict[str, int] = {}
-    for number, text in read_lines(name, path, field):
+    for number, row in _numbered(name, path, field):
         if limit is not None and len(samples) >= limit:
             break
         try:
-            sample = _sample(_row(text), scorer)
+            sample = _sample(_row(row) if isinstance(row, str) else row, scorer)
             _refuse_duplicates(sample, number, lines_of)
         except _BadRow as error:
             errors.append(f"{path}:{number}: {error}")
@@ -61,6 +63,20 @@ def read_samples(
             next_step=f"add questions to the file, or take `{name}` out of `suites`",
         )
     return tuple(samples)
+
+
+def _numbered(name: str, path: Path, field: str) -> Iterator[tuple[int, str | Mapping[str, Any]]]:
+    """Yield line numbers and lines of a text file; numbers and rows of anything else.
+
+    A column that a row has no value for is a field that it does not have.
+    """
+    if not path.is_dir() and path.suffix not in TABLES:
+        yield from read_lines(name, path, field)
+        return
+    from data_catalog.row_files import read_plain_rows  # brings pyarrow, which JSONL does without
+
+    for number, row in enumerate(read_plain_rows(path), start=1):
+        yield number, {key: value for key, value in row.items() if value is not None}
 
 
 def read_lines(name: str, path: Path, field: str) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Suites: evaluation samples read from JSONL, and the requests that put them to a model.
+"""Suites: evaluation samples read from JSONL (or lm-eval's tasks), and the requests that put them to a model.
 
 A row is `{"id"?, "question" | "messages", "answers"?: [...], "document"?, "kind"?, ...}`; for the perplexity of a plain
 text `{"text"}`. Nothing here generates text.
@@ -16,6 +16,7 @@ from data_catalog.records import Message, Record, Request, Sampling
 from data_catalog.text import fold
 from evaluation.samples import Sample
 from evaluation.scorers import ExactMatch
+from evaluation.scorers.lm_eval import LmEval
 from evaluation.specs import QUESTION, SuiteSpec
 from evaluation.suite_rows import read_samples
 
@@ -70,7 +71,7 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
         ConfigError: a parameter of the scorer is wrong.
     """
     spec.scorer.prepare()
-    samples, reserve = _drawn(read_samples(name, spec.path, spec.scorer, limit=_read_limit(spec)), spec)
+    samples, reserve = _drawn(_read(name, spec), spec)
     if spec.prompted and any(sample.plain for sample in (*samples, *reserve)):
         raise DataError(
             f"suite `{name}` has rows of plain `text`, which no prompt stands before",
@@ -88,8 +89,11 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
     )
 
 
-def _read_limit(spec: SuiteSpec) -> int | None:
-    return None if spec.budget is not None else spec.limit
+def _read(name: str, spec: SuiteSpec) -> tuple[Sample, ...]:
+    limit = None if spec.budget is not None else spec.limit
+    if isinstance(spec.scorer, LmEval):
+        return spec.scorer.read(name, spec.path)[:limit]
+    return read_samples(name, spec.path, spec.scorer, limit=limit)
 
 
 def _drawn(samples: tuple[Sample, ...], spec: SuiteSpec) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
@@ -158,6 +162,11 @@ def per_template(suite: Suite, group: Sequence[Request]) -> list[Sequence[Reques
 
 
 def _asked(sample: Sample, suite: Suite, template: str) -> Iterator[tuple[tuple[Message, ...], Sampling]]:
+    own = suite.spec.scorer.prompts(sample)
+    if own:
+        for worded in own:
+            yield worded.messages, Sampling(temperature=0.0, max_tokens=worded.max_tokens)
+        return
     prompt = () if sample.plain else _prompt(sample, suite, template)
     continuations = suite.spec.scorer.continuations(sample)
     if not continuations:

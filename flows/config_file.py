@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
+from evaluation.scorers.lm_eval import LmEval
 from flows.config import Config, StageConfig
 from flows.config_paths import CHECKS_BY_TEACHER, SELECT_TEMPLATES, TEMPLATE_SUFFIX, absolute, pair_templates
 from flows.default_gates import with_default_gates
@@ -230,9 +231,11 @@ def _check(config: Config, tree: _Tree) -> None:
     if config.replay is not None and not config.replay.is_file():
         tree.problem(("replay",), f"no file at {config.replay}")
     for name, suite in config.suites.items():
-        if not suite.path.is_file():
-            tree.problem(("suites", name, "path"), f"no file at {suite.path}")
-        if suite.shots_from is not None and not suite.shots_from.is_file():
+        of_task = isinstance(suite.scorer, LmEval)
+        if not (suite.path.is_dir() if of_task else suite.path.exists()):
+            kind = "directory" if of_task else "file"
+            tree.problem(("suites", name, "path"), f"no {kind} at {suite.path}")
+        if suite.shots_from is not None and not suite.shots_from.exists():
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_embedder(config, tree)

@@ -64,9 +64,11 @@ def gate_stage(
     )
     seen = fractions(plan)
     labels = labels_of({suite.name: suite.all_samples for suite in suites})
+    asked = {suite.name: suite.digest for suite in suites}
     ctx.reporter.step_started(f"gate:{stage.name}")
     for look, sizes in enumerate(plan):
         grown = [suite.grown(sizes[suite.name]) for suite in growing]
+        asked |= {suite.name: suite.digest for suite in grown}
         candidate = _scored(ctx, candidate, grown)
         for against in sorted({rule.against for rule in stage.gate if rule.against in rivals}):
             rivals = {**rivals, against: _scored(ctx, rivals[against], grown)}
@@ -81,7 +83,7 @@ def gate_stage(
             _tell(ctx, stage, look, plan[look : look + 2], decision)
         if decision.outcome is not GateOutcome.INCONCLUSIVE:
             break
-    record = model_steps.record_decision(ctx, stage, candidate.model, rivals[Against.BASE].model, decision, run)
+    record = model_steps.record_decision(ctx, stage, candidate.model, rivals[Against.BASE].model, decision, run, asked)
     return Gated(record, decision, candidate, rivals)
 
 

@@ -221,13 +221,19 @@ def generate_and_curate(
         for place, count in lacking.items():
             spec = ctx.config.generate.recipes[place]
             name = find_recipe(spec.recipe).name
-            ctx.reporter.note(f"{name}: {count:,} subjects have fewer than {spec.target} accepted: asked again")
+            ctx.reporter.note(f"{name}: {lacking_line(count, spec.target)}: asked again")
         wanted = generation_requests(ctx, ingested, supply)
     ctx.catalogue.put_verdicts(curated.verdicts)
     if curated.report.calibration is not None:
         ctx.reporter.note(str(curated.report.calibration))
     demand_minimum(curated.report, ctx.config.curate.minimum_items)
     return generated, curated
+
+
+def lacking_line(count: int, target: int) -> str:
+    """Return how many subjects have too few accepted items, as a sentence."""
+    subjects = "1 subject has" if count == 1 else f"{count:,} subjects have"
+    return f"{subjects} fewer than {target} accepted"
 
 
 def ask_more(

@@ -214,10 +214,19 @@ def percent(scores: Sequence[SampleScore]) -> str:
 
 
 def record_decision(
-    ctx: RunContext, stage: StageConfig, model: StudentModel, base: StudentModel, decision: GateDecision, run: StepRun
+    ctx: RunContext,
+    stage: StageConfig,
+    model: StudentModel,
+    base: StudentModel,
+    decision: GateDecision,
+    run: StepRun,
+    asked: Mapping[str, str],
 ) -> GateRecord:
-    """Store what a stage's gate decided about a model, and tell it."""
-    comparisons = [comparison.model_dump(mode="json") for comparison in decision.comparisons]
+    """Store what a stage's gate decided about a model, and tell it; `asked` are the digests of the suites."""
+    comparisons = [
+        {**comparison.model_dump(mode="json"), "suite_digest": asked[comparison.suite]}
+        for comparison in decision.comparisons
+    ]
     record = GateRecord.of(
         candidate=candidate_id(model.path),
         baseline=base.fingerprint,

@@ -98,7 +98,8 @@ def describe(config: Config) -> str:
     suites = {name: load_suite(name, suite) for name, suite in config.suites.items()}
     for name, suite in suites.items():
         more = f" (up to {len(suite.all_samples):,} for the gate)" if suite.reserve else ""
-        lines.append(f"suite      {name}: {len(suite.samples):,} samples{more}, {suite.spec.scorer.name}")
+        scorer = suite.spec.scorer.described(suite.samples)
+        lines.append(f"suite      {name}: {len(suite.samples):,} samples{more}, {scorer}")
     labels = labels_of({name: suite.all_samples for name, suite in suites.items()})
     for stage in config.stages:
         check_slices(stage.gate, labels)

@@ -105,10 +105,9 @@ class LocalCompleter:
         yield from self._likelihoods.complete([request for request in requests if request.of_likelihood])
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[_Row]]:
-        prompts = self._encoder.prompts([[turn.model_dump() for turn in request.messages] for request in requests])
         rows = [
             _Row(request, prompt, min(request.sampling.max_tokens, self._positions - len(prompt)))
-            for request, prompt in zip(requests, prompts, strict=True)
+            for request, prompt in self._prompts(requests)
             if len(prompt) < self._positions
         ]
         rows.sort(key=lambda row: (len(row.prompt) + row.limit, len(row.prompt)), reverse=True)
@@ -122,6 +121,14 @@ class LocalCompleter:
             batch.append(row)
         if batch:
             yield batch
+
+    def _prompts(self, requests: Sequence[Request]) -> Iterator[tuple[Request, list[int]]]:
+        chats = [request for request in requests if not request.continues_text]
+        prompts = self._encoder.prompts([[turn.model_dump() for turn in request.messages] for request in chats])
+        yield from zip(chats, prompts, strict=True)
+        for request in requests:
+            if request.continues_text:
+                yield request, self._encoder.text_prompt(request.messages[0].content)
 
     def _answer(self, rows: list[_Row]) -> list[Completion]:
         began = time.monotonic()

@@ -76,6 +76,11 @@ class _Row:
         )
 
 
+def _contents(request: Request) -> tuple[str, str]:
+    before, text = request.messages
+    return before.content, text.content
+
+
 class Likelihoods:
     """Answers requests of likelihood with a student.
 
@@ -119,17 +124,23 @@ class Likelihoods:
     def _rows(self, requests: Sequence[Request]) -> list[_Row]:
         rows, chats = [], []
         for request in requests:
-            if len(request.messages) > 1:
+            if not request.plain:
                 chats.append(request)
-            else:
+            elif len(request.messages) == 1:
                 rows.append(self._plain_row(request))
+            else:
+                rows += self._fitting(request, *self._encoder.text_continuation(*_contents(request)))
         messages = [[turn.model_dump() for turn in request.messages] for request in chats]
         for request, (prompt, text) in zip(chats, self._encoder.continuations(messages), strict=True):
-            if len(prompt) + len(text) <= self._positions:
-                row = _Row(request, ends=True)
-                row.cut([*prompt, *text], len(prompt))
-                rows.append(row)
+            rows += self._fitting(request, prompt, text)
         return rows
+
+    def _fitting(self, request: Request, prompt: list[int], text: list[int]) -> list[_Row]:
+        if len(prompt) + len(text) > self._positions:
+            return []
+        row = _Row(request, ends=not request.plain)
+        row.cut([*prompt, *text], len(prompt))
+        return [row]
 
     def _plain_row(self, request: Request) -> _Row:
         row, ids = _Row(request), [self._begin, *self._encoder.plain(request.messages[0].content)]

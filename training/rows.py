@@ -198,6 +198,30 @@ class Encoder:
         """Return the tokens of a text outside any chat; control tokens in it are spelled out."""
         return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
+    def text_prompt(self, text: str) -> list[int]:
+        """Return the tokens of a text that the model is to go on with, the tokenizer's own start token among them."""
+        return list(self._tokenizer(text, split_special_tokens=True)["input_ids"])
+
+    def text_continuation(self, before: str, text: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of a text outside any chat, and those of the text that goes on with it.
+
+        Both are tokenised together and cut where `before` alone would end; white space at its end goes with what
+        follows. Source: lm-evaluation-harness, `TemplateLM._encode_pair`.
+
+        Raises:
+            TrainingError: no token is left for one of the two.
+        """
+        head = before.rstrip()
+        prompt = self.text_prompt(head)
+        tail = self.text_prompt(before + text)[len(prompt) :]
+        if not prompt or not tail:
+            raise TrainingError(
+                f"the tokenizer has no token for {text[:80]!r} behind {head[-80:]!r}, or none for what stands before",
+                valid="a text and its continuation, neither of them empty",
+                next_step="change the choice, or what stands between prompt and choice",
+            )
+        return prompt, tail
+
     def _tail(self, head: list[int], whole: list[int], text: str) -> list[int]:
         """Return the tokens of `text` behind the prompt's; `whole` are those of both together."""
         if whole[: len(head)] == head and not any(token in text for token in self._control):

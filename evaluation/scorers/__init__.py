@@ -18,6 +18,7 @@ from evaluation.scorers.exact_match import ExactMatch
 from evaluation.scorers.groundedness import Groundedness
 from evaluation.scorers.json_schema import JsonSchema
 from evaluation.scorers.length import Length
+from evaluation.scorers.lm_eval import LmEval
 from evaluation.scorers.multiple_choice import MultipleChoice
 from evaluation.scorers.numeric import Numeric
 from evaluation.scorers.pairwise import Pairwise
@@ -58,7 +59,8 @@ ScorerSpec = Annotated[
         | Classification
         | Perplexity
         | Rubric
-        | Pairwise,
+        | Pairwise
+        | LmEval,
         Field(discriminator="name"),
     ],
     BeforeValidator(_scorer_by_name),

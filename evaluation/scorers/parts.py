@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from data_catalog.records import Likelihood, Outcome, Spec
+from data_catalog.records import Likelihood, Message, Outcome, Record, Spec
 from data_catalog.text import normalise_answer
 from evaluation.samples import Sample
 
@@ -18,6 +18,14 @@ class Judged(NamedTuple):
     """One per question; None: no reply came, or none that could be read."""
     opponent: str = ""
     """The answer that it was held against, where there is one."""
+
+
+class Prompt(Record):
+    """What a scorer asks that words its prompts itself."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    """0: how likely the last of them is."""
 
 
 class Answer(NamedTuple):
@@ -63,6 +71,14 @@ class Scorer(Spec):
     def continuations(self, sample: Sample) -> tuple[str, ...]:
         """Return the texts whose likelihood is asked instead of an answer; empty: the model answers freely."""
         return ()
+
+    def prompts(self, sample: Sample) -> tuple[Prompt, ...]:
+        """Return what is asked about a sample, where the scorer words it itself; empty: the suite does."""
+        return ()
+
+    def described(self, samples: Sequence[Sample]) -> str:
+        """Return what the plan says of the scorer."""
+        return self.name
 
     def shown(self, sample: Sample, answer: Answer) -> str:
         """Return what reports show as the model's answer."""

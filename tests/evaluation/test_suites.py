@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.errors import DataError
@@ -19,6 +21,13 @@ from evaluation.suites import load_suite, questions, requests, requests_by_sampl
 
 QUESTION = {"question": "How many bolts hold the Veltrano 40?", "answers": ["12"]}
 OTHER = {"question": "阀门在哪里?", "answers": ["左侧"], "document": "veltrano.md", "kind": "place", "difficulty": 3}
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("question", "document", "kind")),
+        ("answers", pa.list_(pa.string())),
+        ("difficulty", pa.int64()),
+    ]
+)
 
 
 def write(folder: Path, *rows: Any) -> Path:
@@ -241,3 +250,37 @@ class TestShots:
         with pytest.raises(DataError, match=r"gone\.jsonl") as caught:
             load_suite("gold", spec)
         assert "suites.gold.shots_from" in caught.value.next_step
+
+
+def test_a_table_or_a_directory_of_datasets_is_the_same_suite(tmp_path: Path) -> None:
+    lines = write(tmp_path, QUESTION, OTHER)
+    table = pa.Table.from_pylist([QUESTION, OTHER], schema=SCHEMA)
+    pq.write_table(table, tmp_path / "suite.parquet")
+    (tmp_path / "suite.json").write_text(json.dumps([QUESTION, OTHER]))
+    hub = tmp_path / "hub" / "data"
+    hub.mkdir(parents=True)
+    pq.write_table(table, hub / "test-00000-of-00001.parquet")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    with pa.OSFile(str(saved / "data-00000-of-00001.arrow"), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+        stream.write_table(table)
+    suite = load_suite("gold", SuiteSpec(path=lines))
+    for path in (tmp_path / "suite.parquet", tmp_path / "suite.json", tmp_path / "hub", saved):
+        other = load_suite("gold", SuiteSpec(path=path))
+        assert (other.samples, other.digest) == (suite.samples, suite.digest)
+
+
+def test_a_bad_row_of_a_table_is_named_and_splits_are_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "suite.parquet"
+    pq.write_table(pa.Table.from_pylist([QUESTION, {**OTHER, "question": " "}], schema=SCHEMA), path)
+    with pytest.raises(DataError, match=r"suite\.parquet:2: `question` must be a text"):
+        load_suite("gold", SuiteSpec(path=path))
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for split in ("train", "test"):
+        pq.write_table(pa.Table.from_pylist([QUESTION], schema=SCHEMA), hub / f"{split}.parquet")
+    with pytest.raises(DataError, match="several splits"):
+        load_suite("gold", SuiteSpec(path=hub))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="can't be read"):
+        load_suite("gold", SuiteSpec(path=path))

@@ -96,6 +96,7 @@ def test_a_clear_case_is_settled_at_the_first_look(tmp_path: Path, monkeypatch: 
     assert found.decision.outcome is GateOutcome.PASS
     assert len(models.asked) == 2 * 40
     assert notes[0] == "gate learn, look 1 (gold 40 samples): PASS"
+    assert found.record.comparisons[0]["suite_digest"] == suite_of(tmp_path).digest
 
 
 def test_a_close_case_asks_more_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +108,7 @@ def test_a_close_case_asks_more_and_nothing_twice(tmp_path: Path, monkeypatch: p
     assert len(models.asked) == len(set(models.asked)) == 2 * comparison.n
     assert notes[0] == "gate learn, look 1 (gold 40 samples): INCONCLUSIVE; asks more, up to gold 160"
     assert len(found.candidate.scores["gold"]) == len(found.rivals[Against.BASE].scores["gold"]) == comparison.n
+    assert found.record.comparisons[0]["suite_digest"] == suite_of(tmp_path).grown(comparison.n).digest
 
 
 def test_each_round_of_improvement_has_its_share_of_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,20 @@ def test_greedy_answers_are_those_of_transformers(base: Path, completer: LocalCo
         assert got[one.key].prompt_tokens == prompt.shape[1]
 
 
+def test_a_text_is_gone_on_with_outside_the_chat_template(base: Path, completer: LocalCompleter) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    text = "The rotor of the Veltrano is"
+    wanted = Request(
+        model="model-a", messages=(Message(role="assistant", content=text),), sampling=Sampling(max_tokens=12)
+    )
+    got = answers(completer, [wanted, request(QUESTIONS[0])])
+    ids = tokenizer(text, return_tensors="pt")
+    whole = model.generate(**ids, max_new_tokens=12, do_sample=False)[0]
+    expected = tokenizer.decode(whole[ids["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert got[wanted.key].text == expected
+    assert got[wanted.key].prompt_tokens == ids["input_ids"].shape[1]
+
+
 def test_every_request_is_answered_once_in_batches_of_the_given_size(completer: LocalCompleter) -> None:
     requests = [request(question) for question in QUESTIONS]
     batches = list(completer.complete(requests))

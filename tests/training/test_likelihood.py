@@ -102,6 +102,45 @@ def test_plain_text_begins_behind_an_end_and_is_read_in_windows(base: Path, comp
     assert long.logprob == pytest.approx(expected, rel=1e-5)
 
 
+def after(before: str, text: str) -> Request:
+    turns = tuple(Message(role="assistant", content=content) for content in (before, text))
+    return Request(model="model-a", messages=turns, sampling=Sampling(max_tokens=0))
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "head", "tail"),
+    [
+        ("The rotor is", " red", "The rotor is", " red"),
+        # As lm-evaluation-harness does: the space goes with the word behind it.
+        ("The rotor is ", "red", "The rotor is", " red"),
+    ],
+)
+def test_a_text_goes_on_outside_any_chat(
+    base: Path, completer: LocalCompleter, before: str, text: str, head: str, tail: str
+) -> None:
+    (one,) = found(completer, after(before, text))
+    assert one.logprob == pytest.approx(by_hand(base, head, tail)[0], abs=1e-4)
+    assert one.end_logprob == 0.0
+
+
+def test_a_text_that_does_not_fit_with_what_stands_before_has_no_likelihood(completer: LocalCompleter) -> None:
+    assert not list(completer.complete([after("red " * 600, "blue")]))
+
+
+def test_a_text_behind_nothing_is_refused(completer: LocalCompleter) -> None:
+    with pytest.raises(TrainingError, match="neither of them empty"):
+        found(completer, after(" ", ""))
+
+
+def test_plain_text_has_no_third_turn() -> None:
+    with pytest.raises(ValidationError, match="one turn of the assistant"):
+        Request(
+            model="m",
+            messages=(*after("a", "b").messages, after("a", "b").messages[0]),
+            sampling=Sampling(max_tokens=0),
+        )
+
+
 def test_what_does_not_fit_the_positions_has_no_likelihood(completer: LocalCompleter) -> None:
     long = asked("red " * 600)
     assert [one.request_key for batch in completer.complete([long, asked("red")]) for one in batch] == [
