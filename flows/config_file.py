@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute, pair_templates
+from flows.config_paths import CHECKS_BY_TEACHER, LABELLED, TEMPLATE_SUFFIX, absolute, pair_templates
 from flows.default_gates import with_default_gates
 from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
@@ -248,6 +248,7 @@ def _check(config: Config, tree: _Tree) -> None:
         _check_gate(config, stage, where, tree)
     _check_methods(config, tree)
     _check_rewards(config, tree)
+    _check_labelled(config, tree)
 
 
 def _check_methods(config: Config, tree: _Tree) -> None:
@@ -275,6 +276,21 @@ def _check_rewards(config: Config, tree: _Tree) -> None:
             )
         if stage.train.stage == "reward" and stage.gate:
             tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the ppo stage")
+
+
+def _check_labelled(config: Config, tree: _Tree) -> None:
+    """A `classify` stage needs its labelled texts, and no other stage reads any."""
+    for index, stage in enumerate(config.stages):
+        where: Location = ("stages", index, "data")
+        classifies = stage.train.stage == "classify"
+        if classifies and stage.data.labelled is None:
+            tree.problem(where, "classify needs `labelled`: a file of rows with `text` and `label`")
+        for name in LABELLED:
+            path = getattr(stage.data, name)
+            if path is not None and not classifies:
+                tree.problem((*where, name), f"only a stage of kind classify reads it, and this is {stage.train.stage}")
+            elif path is not None and not path.is_file():
+                tree.problem((*where, name), f"no file at {path}")
 
 
 def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:

@@ -15,6 +15,8 @@ TEMPLATE_SUFFIX = ".jinja"
 RECIPE_SUFFIX = ".py"
 ROWS_SUFFIX = ".jsonl"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
+LABELLED = ("labelled", "held_out")
+"""The files of a `classify` stage."""
 
 
 def pair_templates(spec: PairSpec) -> list[str]:
@@ -50,7 +52,8 @@ def absolute(config: Config, base: Path) -> Config:
             entry.model_copy(update={key: template(getattr(entry, key)) for key in pair_templates(entry)})
             for entry in spec.data.pairs
         )
-        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs})})
+        files = {name: path(value) for name in LABELLED if (value := getattr(spec.data, name)) is not None}
+        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs, **files})})
 
     recipes = tuple(
         recipe.model_copy(
