@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from html import unescape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+import yaml
 
 from data_catalog.catalogue import Catalogue
+from data_catalog.datasets import list_datasets
 from data_catalog.errors import ConfigError, DataError
+from data_catalog.records import Kind
 from evaluation.specs import SuiteSpec
 from evaluation.suites import load_suite
-from flows import model_steps, workers
 from flows.config_file import load_config
-from flows.context import RunContext
-from flows.labelled import check_labelled, classified_lines, labelled_dataset, read_texts, score_held_out, summary
+from flows.labelled import check_labelled, read_texts
+from flows.pipeline import run
 from flows.plan import describe
-from flows.progress import SilentReporter
-from flows.teacher import LazyTeacher
-from flows.workers import WorkerHost
-from tests.flows.projects import STUDENT, write_project
-from tests.training.tiny import build_model
-from training.specs import TrainResult
+from flows.progress import RecordingReporter, SilentReporter
+from tests.flows.projects import tutelage, write_project
+from tests.scripted_server import ScriptedServer, ScriptedTeacher
 
 LABELS = {"moving": ["moving", "it turns"], "still": ["still", "静止"]}
 PARTS = {"rotor": "moving", "piston": "moving", "boiler": "still", "gasket": "still"}
@@ -151,43 +152,36 @@ def test_what_a_suite_asks_is_not_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_is_trained_and_scored_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through processes and catalogue: the dataset, the training, the accuracies, and nothing asked twice."""
-    student = build_model(tmp_path / "student")
+def test_a_run_trains_and_scores_before_and_after(tmp_path: Path) -> None:
+    """The whole job: the dataset, the training, the accuracies in the report, the lineage; and nothing is done twice."""
+    from tests.training.tiny import build_model
+
     path = project(tmp_path, TEXTS[:48], epochs=6, learning_rate=1e-2)
-    path.write_text(path.read_text().replace(str(STUDENT), str(student)))
-    config = load_config(path)
-    with WorkerHost(config.home) as host:
-        teacher = cast(LazyTeacher, Resting())
-        ctx = RunContext(config, Catalogue(config.home), teacher, SilentReporter(), host)
-        trained_and_scored(ctx, monkeypatch)
-
-
-def trained_and_scored(ctx: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage, base = ctx.config.stages[-1], model_steps.base_model(ctx)
-    dataset = labelled_dataset(ctx, stage)
-    assert (dataset.kind, dataset.rows) == ("label", len(read_texts(stage).train))
-    run, trained = model_steps.train(ctx, stage, base, dataset)
-    result = TrainResult.model_validate(run.result["train"])
-    assert result.ledger.rows == dataset.rows
-    told = score_held_out(ctx, stage, base, trained)
-    assert told.before.best is not None
-    assert told.after.best is not None
-    assert told.before.best < told.after.best
-    assert told.after.best > 0.9
-    assert len(told.after.templates) == 2
-    assert "→" in summary(told)
-    assert len(list(classified_lines(told))) == 4
-
-    def nobody(*arguments: object, **options: object) -> None:
-        raise AssertionError("asked again")
-
-    monkeypatch.setattr(workers, "complete", nobody)
-    assert score_held_out(ctx, stage, base, trained) == told
-
-
-class Resting:
-    """A teacher that has nothing to do."""
-
-    def rest(self) -> None:
-        """Make room for the training."""
+    with ScriptedServer(ScriptedTeacher().answer) as server:
+        plan = yaml.safe_load(path.read_text("utf-8"))
+        plan["teacher"]["base_url"] = server.base_url
+        plan["student"]["model"] = str(build_model(tmp_path / "student"))
+        plan["stages"] = plan["stages"][-1:]
+        path.write_text(yaml.safe_dump(plan), "utf-8")
+        config = load_config(path)
+        summary = run(config, RecordingReporter(SilentReporter()))
+        again = RecordingReporter(SilentReporter())
+        assert run(config, again).model_version == summary.model_version
+    (line,) = [step.detail for step in again.times if step.step == "classify:sort"]
+    found = re.fullmatch(r"([\d.]+) %.* \u2192 ([\d.]+) %.*, ([\d.]+) % by the commonest label", line)
+    assert found is not None, line
+    before, after, majority = map(float, found.groups())
+    assert after > 90
+    assert after > max(before, majority)
+    assert [step.cached for step in again.times if step.step == "train:sort"] == [True]
+    assert sum(note.startswith("classify:sort: '") for note in again.notes) == 2
+    page = unescape(summary.report.read_text("utf-8"))
+    assert f"): {line}." in page
+    assert "for a text that says nothing: moving " in page
+    catalogue = Catalogue(config.home)
+    (dataset,) = [one for one in list_datasets(catalogue) if one.name == "test-sort"]
+    assert (dataset.kind, dataset.rows) == (Kind.LABEL, len(read_texts(config.stages[0]).train))
+    assert summary.model_version is not None
+    for command in (("trace", summary.model_version), ("data", "show", dataset.id), ("data", "sample", dataset.id)):
+        done = tutelage(*command, "--home", config.home)
+        assert done.returncode == 0, done.stderr
