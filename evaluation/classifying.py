@@ -214,6 +214,8 @@ def lines_of(told: Classified) -> Iterator[str]:
     for one in told.templates:
         fair = f", calibrated {100 * one.calibrated:.1f} %" if one.calibrated is not None else ""
         yield f"{one.template!r}: {100 * one.accuracy:.1f} %{fair}"
+    if told.unscored:
+        yield f"{told.unscored:,} of {told.texts:,} texts are unscored: with a template they are too long for the model"
     if told.bias:
         shares = ", ".join(f"{label} {100 * share:.0f} %" for label, share in told.bias.items())
         yield f"for a text that says nothing: {shares}; calibration corrects {told.corrected}, spoils {told.spoilt}"

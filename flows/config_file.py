@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, LABELLED, TEMPLATE_SUFFIX, absolute, pair_templates
+from flows.config_paths import CHECKS_BY_TEACHER, LABELLED, TEMPLATE_SUFFIX, UNREAD, absolute, pair_templates
 from flows.default_gates import with_default_gates
 from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
@@ -285,6 +285,8 @@ def _check_labelled(config: Config, tree: _Tree) -> None:
         classifies = stage.train.stage == "classify"
         if classifies and stage.data.labelled is None:
             tree.problem(where, "classify needs `labelled`: a file of rows with `text` and `label`")
+        for name in sorted(UNREAD & stage.data.model_fields_set) if classifies else ():
+            tree.problem((*where, name), "a stage of kind classify trains on `labelled` alone and reads none of this")
         for name in LABELLED:
             path = getattr(stage.data, name)
             if path is not None and not classifies:

@@ -17,6 +17,8 @@ ROWS_SUFFIX = ".jsonl"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
 LABELLED = ("labelled", "held_out")
 """The files of a `classify` stage."""
+UNREAD = frozenset({"recipes", "part", "replay_share"})
+"""What such a stage has no use for."""
 
 
 def pair_templates(spec: PairSpec) -> list[str]:

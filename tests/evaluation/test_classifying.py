@@ -109,6 +109,7 @@ def test_a_text_that_is_not_answered_in_every_template_is_unscored() -> None:
     found = classify(TWO, TEXTS, "m", answers)
     assert (found.texts, found.unscored) == (3, 1)
     assert found.accuracy == 0.5
+    assert "1 of 3 texts are unscored: with a template they are too long for the model" in list(lines_of(found))
     none = classify(TWO, TEXTS, "m", {})
     assert (none.unscored, none.accuracy, none.best, none.spread) == (3, None, None, None)
 
