@@ -38,12 +38,14 @@ class Kind(StrEnum):
     """The shape of an item's payload.
 
     TEXT: {"text"}; MESSAGES: {"messages": [{"role", "content"}]};
-    PREFERENCE: {"prompt": [messages], "chosen": [messages], "rejected": [messages]} (TRL's conversational format).
+    PREFERENCE: {"prompt": [messages], "chosen": [messages], "rejected": [messages]} (TRL's conversational format);
+    LABEL: {"text", "label"}.
     """
 
     TEXT = "text"
     MESSAGES = "messages"
     PREFERENCE = "preference"
+    LABEL = "label"
 
 
 class Outcome(StrEnum):

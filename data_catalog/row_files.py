@@ -1,11 +1,14 @@
 """Files of training rows that other programs read and write: JSONL, JSON, Parquet, and a directory for `datasets`.
 
 The ending of the name says which: `.jsonl`, `.json`, `.parquet`, and none for a directory with a card (README.md) and
-`data/train-00000-of-00001.parquet`, which `datasets.load_dataset` reads as it is. Nothing that exists is written over.
+`data/train-00000-of-00001.parquet`, which `datasets.load_dataset` reads as it is. `.csv`, with the names of the columns
+in its first line, is read and not written. Nothing that exists is written over.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -22,6 +25,7 @@ from data_catalog.files import sync, write_durably
 from data_catalog.row_formats import KEYS, LOOKS, READ, Row, RowFormat, detect_format, to_payload, unwrapped
 
 ENDINGS = (".jsonl", ".json", ".parquet")
+READABLE = (*ENDINGS, ".csv")
 ORIGIN = ("id", "recipe", "document_id")
 """Columns beside the row itself, in Parquet and directories: where a row comes from."""
 
@@ -39,6 +43,7 @@ _SCHEMAS: Mapping[RowFormat, pa.Schema] = {
     ),
     RowFormat.PROMPT_COMPLETION: pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES)]),
     RowFormat.PREFERENCE: pa.schema([("prompt", _MESSAGES), ("chosen", _MESSAGES), ("rejected", _MESSAGES)]),
+    RowFormat.LABEL: pa.schema([("text", _TEXT), ("label", _TEXT)]),
 }
 _SPLITS = ("train", "test", "validation")
 
@@ -181,16 +186,16 @@ def read_plain_rows(path: Path) -> list[Row]:
     if path.is_dir():
         return [row for part in _parts(path) for row in _read_file(part)]
     if not path.is_file():
-        raise ConfigError(f"no file at {path}", valid=f"a directory, or a file that ends in {', '.join(ENDINGS)}")
+        raise ConfigError(f"no file at {path}", valid=f"a directory, or a file that ends in {', '.join(READABLE)}")
     return _read_file(path)
 
 
 def _parts(directory: Path) -> list[Path]:
     """Return the data files of a directory for `datasets`, all of one split."""
-    files = sorted(path for path in directory.rglob("*") if path.suffix in (*ENDINGS, ".arrow"))
+    files = sorted(path for path in directory.rglob("*") if path.suffix in (*READABLE, ".arrow"))
     files = [path for path in files if path.name not in ("dataset_info.json", "state.json", "dataset_dict.json")]
     if not files:
-        raise DataError(f"{directory} holds no rows", valid=f"files that end in {', '.join(ENDINGS)} or .arrow")
+        raise DataError(f"{directory} holds no rows", valid=f"files that end in {', '.join(READABLE)} or .arrow")
     names = {part for path in files for part in path.relative_to(directory).as_posix().split("/")}
     splits = [split for split in _SPLITS if any(name.startswith(split) for name in names)]
     if len(splits) > 1:
@@ -209,12 +214,40 @@ def _read_file(path: Path) -> list[Row]:
         if path.suffix == ".arrow":
             with pa.memory_map(str(path)) as source:
                 return list(pa.ipc.open_stream(source).read_all().to_pylist())
+        if path.suffix == ".csv":
+            return _read_csv(path)
         if path.suffix not in ENDINGS:
             raise _unknown_ending(path)
         return _read_json(path)
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} can't be read: {what}", next_step="check that the file is whole") from error
+
+
+def _read_csv(path: Path) -> list[Row]:
+    """Read RFC 4180 with a header; a row has as many fields as the header, none of them unread."""
+    # newline="": a line break inside quotes is part of the field.
+    lines = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+    try:
+        header = next(lines, [])
+        rows: list[Row] = []
+        for fields in lines:
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{path}, line {lines.line_num}: {len(fields)} fields, where the header has {len(header)}",
+                    valid=f"the columns {', '.join(header)}; a field with a comma or a line break stands in quotes",
+                    next_step="correct the line",
+                )
+            rows.append(dict(zip(header, fields, strict=True)))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {lines.line_num}: not CSV ({error})",
+            valid="commas between fields, and quotes round a field that has a comma, a quote or a line break",
+            next_step="correct the line",
+        ) from error
+    return rows
 
 
 def _read_json(path: Path) -> list[Row]:

@@ -21,7 +21,7 @@ class RowFormat(StrEnum):
     """What a row looks like; LOOKS shows each.
 
     MESSAGES is OpenAI's and TRL's conversation, PROMPT_COMPLETION and PREFERENCE are TRL's, SHAREGPT and ALPACA what
-    other trainers read.
+    other trainers read, LABEL what text classifiers are trained on.
     """
 
     TEXT = "text"
@@ -30,11 +30,13 @@ class RowFormat(StrEnum):
     ALPACA = "alpaca"
     PROMPT_COMPLETION = "prompt_completion"
     PREFERENCE = "preference"
+    LABEL = "label"
 
     @property
     def kind(self) -> Kind:
         """The kind of item that the shape can hold."""
-        return {RowFormat.TEXT: Kind.TEXT, RowFormat.PREFERENCE: Kind.PREFERENCE}.get(self, Kind.MESSAGES)
+        own = {RowFormat.TEXT: Kind.TEXT, RowFormat.PREFERENCE: Kind.PREFERENCE, RowFormat.LABEL: Kind.LABEL}
+        return own.get(self, Kind.MESSAGES)
 
     @staticmethod
     def of_kind(kind: Kind) -> tuple[RowFormat, ...]:
@@ -49,6 +51,7 @@ LOOKS: Mapping[RowFormat, str] = {
     RowFormat.ALPACA: '{"instruction", "input", "output"}, and "system" and "history" if need be',
     RowFormat.PROMPT_COMPLETION: '{"prompt", "completion"}, each a text or a list of messages',
     RowFormat.PREFERENCE: '{"prompt", "chosen", "rejected"}, each a text or a list of messages',
+    RowFormat.LABEL: '{"text", "label"}',
 }
 KEYS: Mapping[RowFormat, tuple[str, ...]] = {
     RowFormat.PREFERENCE: ("chosen", "rejected"),
@@ -56,6 +59,7 @@ KEYS: Mapping[RowFormat, tuple[str, ...]] = {
     RowFormat.SHAREGPT: ("conversations",),
     RowFormat.PROMPT_COMPLETION: ("prompt", "completion"),
     RowFormat.ALPACA: ("instruction", "output"),
+    RowFormat.LABEL: ("text", "label"),
     RowFormat.TEXT: ("text",),
 }
 """The keys that tell a shape, the most telling first: rows of published data sets often carry others beside them."""
@@ -66,6 +70,7 @@ READ: Mapping[RowFormat, frozenset[str]] = {
     RowFormat.ALPACA: frozenset({"instruction", "input", "output", "system", "history"}),
     RowFormat.PROMPT_COMPLETION: frozenset({"prompt", "completion"}),
     RowFormat.PREFERENCE: frozenset({"prompt", "chosen", "rejected"}),
+    RowFormat.LABEL: frozenset({"text", "label"}),
 }
 """The keys that are read of a row; what stands under others is left out."""
 
@@ -110,7 +115,7 @@ def to_row(payload: Row, shape: RowFormat) -> dict[str, Any]:
     Raises:
         ValueError: the shape can't say what the payload holds.
     """
-    if shape in (RowFormat.TEXT, RowFormat.MESSAGES, RowFormat.PREFERENCE):
+    if shape in (RowFormat.TEXT, RowFormat.MESSAGES, RowFormat.PREFERENCE, RowFormat.LABEL):
         return dict(payload)
     messages = _messages(payload.get("messages"), "messages")
     if shape is RowFormat.SHAREGPT:
@@ -131,6 +136,8 @@ def to_payload(row: Row, shape: RowFormat) -> dict[str, Any]:
     """
     if shape is RowFormat.TEXT:
         return {"text": _text(row.get("text"), "text")}
+    if shape is RowFormat.LABEL:
+        return {"text": _text(row.get("text"), "text"), "label": _label(row.get("label"))}
     if shape is RowFormat.PREFERENCE:
         return _preference(row)
     if shape is RowFormat.MESSAGES:
@@ -240,6 +247,11 @@ def _refuse_more(turn: Row, known: tuple[str, ...], where: str) -> None:
 
 def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
+
+
+def _label(value: Any) -> str:
+    """Read a label's name; `datasets` often has the number of a class there."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value, "label")
 
 
 def _text(value: Any, key: str) -> str:

@@ -38,6 +38,15 @@ class StageDataSpec(Spec):
     """Which part of the items enters, as shares of their hash space. A preference stage (`dpo`, `kto`, `orpo`, `simpo`,
     `reward`) learns from the student's mistakes, and on questions that `sft` trained on it makes none: give `sft` [0.0,
     0.8] and `dpo` [0.8, 1.0]."""
+    labelled: Path | None = None
+    """`classify`: the file of labelled texts, with `text` and `label` in each row; it ends in .jsonl, .json, .parquet
+    or .csv."""
+    held_out: Path | None = None
+    """`classify`: labelled texts that are not trained on and that the stage is scored on; left out, a share of
+    `labelled` is set aside."""
+    held_out_share: float = Field(default=0.2, gt=0, lt=1)
+    """`classify`: that share, drawn by a hash of the texts. Default because on a hundred texts of five hundred an
+    accuracy is known to about eight points."""
     documents: bool = True
     """`pretrain`: the chunks themselves are part of the text."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)

@@ -19,7 +19,15 @@ from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from evaluation.scorers.lm_eval import LmEval
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, SELECT_TEMPLATES, TEMPLATE_SUFFIX, absolute, pair_templates
+from flows.config_paths import (
+    CHECKS_BY_TEACHER,
+    LABELLED,
+    SELECT_TEMPLATES,
+    TEMPLATE_SUFFIX,
+    UNREAD,
+    absolute,
+    pair_templates,
+)
 from flows.default_gates import with_default_gates
 from generators.pairs.specs import STUDENT, asked_of
 from generators.recipes import find_recipe, recipes_of
@@ -256,6 +264,7 @@ def _check(config: Config, tree: _Tree) -> None:
     _check_methods(config, tree)
     _check_rewards(config, tree)
     _check_reward_filter(config, tree)
+    _check_labelled(config, tree)
 
 
 def _check_methods(config: Config, tree: _Tree) -> None:
@@ -295,6 +304,23 @@ def _check_reward_filter(config: Config, tree: _Tree) -> None:
         tree.problem(where, f"no model directory at {spec.model} (it has no config.json)")
     elif not is_reward_model(spec.model):
         tree.problem(where, f"the model in {spec.model} is no reward model: a stage with `train: {{stage: reward}}` is")
+
+
+def _check_labelled(config: Config, tree: _Tree) -> None:
+    """A `classify` stage needs its labelled texts, and no other stage reads any."""
+    for index, stage in enumerate(config.stages):
+        where: Location = ("stages", index, "data")
+        classifies = stage.train.stage == "classify"
+        if classifies and stage.data.labelled is None:
+            tree.problem(where, "classify needs `labelled`: a file of rows with `text` and `label`")
+        for name in sorted(UNREAD & stage.data.model_fields_set) if classifies else ():
+            tree.problem((*where, name), "a stage of kind classify trains on `labelled` alone and reads none of this")
+        for name in LABELLED:
+            path = getattr(stage.data, name)
+            if path is not None and not classifies:
+                tree.problem((*where, name), f"only a stage of kind classify reads it, and this is {stage.train.stage}")
+            elif path is not None and not path.is_file():
+                tree.problem((*where, name), f"no file at {path}")
 
 
 def _check_gate(config: Config, stage: StageConfig, where: Location, tree: _Tree) -> None:

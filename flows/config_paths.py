@@ -16,6 +16,10 @@ RECIPE_SUFFIX = ".py"
 ROWS_SUFFIX = ".jsonl"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
 SELECT_TEMPLATES = ("complexity_template", "quality_template")
+LABELLED = ("labelled", "held_out")
+"""The files of a `classify` stage."""
+UNREAD = frozenset({"recipes", "part", "replay_share"})
+"""What such a stage has no use for."""
 
 
 def pair_templates(spec: PairSpec) -> list[str]:
@@ -51,7 +55,8 @@ def absolute(config: Config, base: Path) -> Config:
             entry.model_copy(update={key: template(getattr(entry, key)) for key in pair_templates(entry)})
             for entry in spec.data.pairs
         )
-        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs})})
+        files = {name: path(value) for name in LABELLED if (value := getattr(spec.data, name)) is not None}
+        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs, **files})})
 
     recipes = tuple(
         recipe.model_copy(

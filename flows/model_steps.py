@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_catalog.approvals import NEEDS_APPROVAL
 from data_catalog.evaluation_records import GateRecord, SampleScore
@@ -15,6 +15,7 @@ from data_catalog.identity import file_sha256
 from data_catalog.records import Completion, DatasetVersion, ModelVersion, Request, StepRun
 from data_catalog.registry import Registry, candidate_id
 from evaluation import suites as evaluation_suites
+from evaluation.classifying import Classified
 from evaluation.gates import GateDecision
 from evaluation.scorers.judged import JudgeScorer
 from evaluation.scorers.parts import Judged
@@ -42,6 +43,13 @@ class StudentModel:
     fingerprint: str
 
 
+class HeldOut(NamedTuple):
+    """What a `classify` stage made of its held-out texts: the model that it started from, and the one that it left."""
+
+    before: Classified
+    after: Classified
+
+
 @dataclass(frozen=True)
 class TrainedStage:
     """What one stage made, and how it was judged."""
@@ -54,6 +62,7 @@ class TrainedStage:
     scores: SuiteScores
     gate: GateRecord | None
     decision: GateDecision | None
+    classified: HeldOut | None = None
 
 
 def base_model(ctx: RunContext) -> StudentModel:

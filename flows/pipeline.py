@@ -26,6 +26,7 @@ from flows.config import Config
 from flows.context import RunContext
 from flows.improving import improve
 from flows.judging import introduce_judges
+from flows.labelled import check_labelled
 from flows.leaks import check_replay
 from flows.model_card import write_card
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
@@ -33,7 +34,7 @@ from flows.progress import RecordingReporter, Reporter
 from flows.report import write_report
 from flows.report.views import headline
 from flows.reporting import RunState, funnel_table, gate_table, report_data
-from flows.stage_runs import train_stages
+from flows.stage_runs import plain_dataset, train_stages
 from flows.teacher import LazyTeacher
 from flows.workers import WorkerHost
 from generators.engine import open_requests
@@ -132,7 +133,7 @@ def refresh(config: Config, reporter: Reporter) -> RefreshSummary:
         _make_data(ctx, state, evaluate_base=False)
         assert state.ingested is not None, "_make_data ingests"
         datasets = {
-            stage.name: data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted).id
+            stage.name: plain_dataset(ctx, stage, state.ingested, state.curated.accepted).id
             for stage in config.stages
             if stage.train.stage not in PREFERENCE
         }
@@ -165,6 +166,7 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
         check_slices(stage.gate, labels)
     if ctx.config.replay is not None:
         check_replay(ctx.config.replay, state.suites)
+    check_labelled(ctx.config.stages, state.suites)
     supply = Supply(ctx.config.generate.recipes)
     wanted = generation.generation_requests(ctx, state.ingested, supply)
     targeted = generation.targeted_requests(ctx, state.ingested)

@@ -12,6 +12,7 @@ from evaluation.suites import load_suite
 from flows.config import Config
 from flows.data_steps import ingest_notes
 from flows.document_parser import document_parser
+from flows.labelled import read_texts
 from flows.vllm import has_gpu
 from generators.chunks import cut
 from generators.documents import ReadResult, read_documents
@@ -108,6 +109,9 @@ def describe(config: Config) -> str:
         if stage.train.stage in PREFERENCE:
             recipes = ", ".join(spec.name for spec in stage.data.pairs)
             lines.append(f"           pairs: {recipes}; {stage.data.samples} answers per question")
+        if stage.train.stage == "classify":
+            texts = read_texts(stage)
+            lines.append(f"           {len(texts.train):,} labelled texts, {len(texts.held_out):,} held out")
         lines.append(f"           {memory_line(config.student.model, stage.train)}")
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from evaluation.suites import Suite
 from flows.context import RunContext
 from flows.data_steps import Ingested
 from flows.generation import Curated, Generated, RecipeCounts
+from flows.labelled import classified_lines
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
 from flows.preferences import PairAccounts
 from flows.progress import RecordingReporter
@@ -249,6 +250,7 @@ def _stage_report(trained: TrainedStage) -> StageReport:
         gate_id=trained.gate.id if trained.gate else "",
         run_id=trained.run.id,
         model=trained.model.fingerprint,
+        classified=tuple(classified_lines(trained.classified)) if trained.classified else (),
     )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from data_catalog.errors import DataError
-from data_catalog.records import DatasetVersion, Stage
+from data_catalog.records import DatasetVersion, Item, Stage
 from data_catalog.registry import Registry
 from evaluation.gates import GateOutcome
 from evaluation.specs import Against
 from flows import data_steps, model_steps
 from flows.config import StageConfig
 from flows.context import RunContext
+from flows.data_steps import Ingested
 from flows.fingerprints import model_fingerprint
 from flows.gating import Scored, gate_stage
+from flows.labelled import labelled_dataset, score_held_out
 from flows.model_steps import StudentModel, TrainedStage
 from flows.preferences import preference_dataset
 from flows.reporting import RunState
@@ -38,6 +42,7 @@ def train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
             continue
         rewards = judge if stage.train.stage == "ppo" else None
         run_, trained = model_steps.train(ctx, stage, newest.model, dataset, rewards)
+        held_out = score_held_out(ctx, stage, newest.model, trained) if stage.train.stage == "classify" else None
         candidate = Scored(trained, model_steps.evaluate(ctx, state.suites, trained))
         record, decision = None, None
         if stage.gate:
@@ -46,7 +51,7 @@ def train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
             rivals = {against: gated.rivals[against] for against in rivals}
             state.base_scores = rivals[Against.BASE].scores
         result = TrainResult.model_validate(run_.result["train"])
-        done = TrainedStage(stage, trained, dataset, run_, result, candidate.scores, record, decision)
+        done = TrainedStage(stage, trained, dataset, run_, result, candidate.scores, record, decision, held_out)
         state.stages.append(done)
         if decision is not None and decision.outcome is GateOutcome.FAIL:
             return done
@@ -62,7 +67,14 @@ def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: Studen
         made = preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
         state.pairs = {**state.pairs, stage.name: made.accounts}
         return made.dataset
-    return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
+    return plain_dataset(ctx, stage, state.ingested, state.curated.accepted)
+
+
+def plain_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accepted: Sequence[Item]) -> DatasetVersion:
+    """Write the dataset version of a stage that no student has to be asked for."""
+    if stage.train.stage == "classify":
+        return labelled_dataset(ctx, stage)
+    return data_steps.stage_dataset(ctx, stage, ingested, accepted)
 
 
 def _production(ctx: RunContext, state: RunState) -> dict[Against, Scored]:

@@ -20,11 +20,13 @@ from training.method_specs import AnyMethod, FullSpec, LoraSpec, MethodSettings,
 ADAPTED_TYPE = "tutelage_adapted"
 """`model_type` of a directory that keeps a base and an adapter that can't be merged. transformers and vLLM don't know
 it, so they refuse the directory instead of serving the base alone."""
-STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo")
+STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo", "classify")
 PREFERENCE = frozenset({"dpo", "kto", "orpo", "simpo", "reward"})
 """Stages that train on preference pairs."""
 PACKABLE = frozenset({"pretrain", "sft"})
 """Stages whose rows are single sequences; a preference pair is two that must stay apart, an answer is yet to come."""
+UNPACKABLE = {"ppo": "answers are sampled", "classify": "rows are as many lines as the labels have words"}
+"""Why the rows of a stage can't be packed, where they are no pairs."""
 REWARDING = frozenset({"reward", "ppo"})
 """Stages with another head on the model, which only some methods have room for."""
 
@@ -46,7 +48,7 @@ def refusal(method: MethodSettings, stage: str, *, packing: bool, recompute: boo
     """Return why a combination is refused, or None if it works. `recompute`: gradient checkpointing."""
     name = _name(method)
     if packing and stage not in PACKABLE:
-        what = "answers are sampled" if stage == "ppo" else "rows are pairs"
+        what = UNPACKABLE.get(stage, "rows are pairs")
         return Refusal(f"{stage} {what} and can't be packed", f"{stage} without packing")
     if stage in REWARDING and not _carries_a_head(method):
         return Refusal(

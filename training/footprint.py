@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import TrainingError
+from training.classify_specs import ClassifySpec
 from training.method_specs import (
     AdapterSpec,
     FullSpec,
@@ -190,7 +191,9 @@ def _head(file: Path) -> dict[str, Any]:
 
 def largest_batch(spec: StageSpec) -> Batch:
     """Return the rectangle of a step whose rows are all as long as `max_length` lets them be."""
-    lines = spec.batch_size * (1 if spec.packs or spec.stage_name in ("pretrain", "sft", "kto", "ppo") else 2)
+    single = spec.packs or spec.stage_name in ("pretrain", "sft", "kto", "ppo")
+    each = len(spec.words) if isinstance(spec, ClassifySpec) else 1 if single else 2
+    lines = spec.batch_size * each
     width = spec.max_length + (spec.max_new_tokens if isinstance(spec, PpoSpec) else 0)
     return Batch(lines, width, lines * width, packed=spec.packs)
 

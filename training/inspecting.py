@@ -35,7 +35,7 @@ class Line:
 
     row: str
     part: str
-    """`chosen`, `rejected` or `mismatched` where the row has several sequences."""
+    """`chosen`, `rejected`, `mismatched` or `word 1`, `word 2` ... where the row has several sequences."""
     ids: list[int]
     loss: list[bool]
 
@@ -61,7 +61,7 @@ def inspect(job: InspectJob, *, progress: Progress) -> InspectResult:
         material = stage.encode(lenient, source, raw, replay, job.replay_share)
     progress.write("encoded", rows=material.ledger.kept, tokens=material.ledger.tokens)
     tally, shown = Tally(), list[Line]()
-    texts = {row.id for row in [*raw, *replay] if "text" in row.payload}
+    texts = {row.id for row in [*raw, *replay] if "text" in row.payload and spec.stage_name != "classify"}
     ended: dict[str, bool] = {}
     for line in _epoch(stage, spec, material, source, tally):
         if len(shown) < job.rows:
@@ -107,6 +107,9 @@ def lines_of(batch: Mapping[str, Any], rows: Sequence[Any]) -> list[Line]:
             names = [(row.id, side) for row in here]
             lines += _lines(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"], loss, names)
         return lines
+    if "right" in batch:
+        names = [(row.id, f"word {number}") for row in here for number, _ in enumerate(row.words, start=1)]
+        return _lines(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], names)
     if "label" in batch:
         names = [(row.id, "") for row in here]
         lines = _lines(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], names)

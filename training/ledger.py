@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from data_catalog.errors import TrainingError
 from training.specs import Ledger
@@ -32,6 +33,11 @@ class LedgerBook:
         """Count a row that is not trained on."""
         self._dropped += 1
         self._note(row_id, reason)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Reason to the number of rows that were lost, whole or in part, for it."""
+        return dict(self._reasons)
 
     def _note(self, row_id: str, reason: str) -> None:
         self._reasons[reason] += 1

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_catalog.records import Record, Spec
+from training.classify_specs import ClassifySpec
 from training.method_specs import MethodSpec
 from training.stage_specs import (
     DpoSpec,
@@ -23,6 +24,7 @@ from training.stage_specs import (
 )
 
 __all__ = [
+    "ClassifySpec",
     "CompleteJob",
     "CompleteResult",
     "DpoSpec",
@@ -52,7 +54,7 @@ __all__ = [
 ]
 
 TrainSpec = Annotated[
-    PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec | RewardSpec | PpoSpec,
+    PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec | RewardSpec | PpoSpec | ClassifySpec,
     Field(discriminator="stage"),
 ]
 
@@ -209,7 +211,7 @@ class SeenRow(Record):
 
     row: str
     part: str = ""
-    """`chosen`, `rejected`, `mismatched` or `prompt` where it is only a part of the row."""
+    """`chosen`, `rejected`, `mismatched`, `prompt` or `word 1` where it is only a part of the row."""
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
     """What each token stands for."""

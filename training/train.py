@@ -46,6 +46,7 @@ from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
 from training.specs import MetricPoint, TrainJob, TrainResult
 from training.stages.base import Material, Setting, Stage
+from training.stages.classify import Classify
 from training.stages.dpo import Dpo
 from training.stages.kto import Kto
 from training.stages.orpo import Orpo
@@ -56,7 +57,7 @@ from training.stages.reward import Reward
 from training.stages.sft import Sft
 from training.stages.simpo import Simpo
 
-_IMPLEMENTED: tuple[Stage, ...] = (Pretrain(), Sft(), Dpo(), Kto(), Orpo(), Simpo(), Reward(), Ppo())
+_IMPLEMENTED: tuple[Stage, ...] = (Pretrain(), Sft(), Dpo(), Kto(), Orpo(), Simpo(), Reward(), Ppo(), Classify())
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _IMPLEMENTED}
 """`stage` of a spec to what does it."""
 

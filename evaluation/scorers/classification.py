@@ -69,8 +69,13 @@ class Classification(LikelihoodScorer):
 
     def _values(self, found: Sequence[Likelihood]) -> Mapping[str, float]:
         """Return label to the logarithm of its mean probability."""
-        logs = iter(one.logprob + one.end_logprob for one in found)
-        return {label: _log_mean([next(logs) for _ in words]) for label, words in self.labels.items()}
+        return label_values(self.labels, [one.logprob + one.end_logprob for one in found])
+
+
+def label_values(labels: Mapping[str, Sequence[str]], logs: Sequence[float]) -> dict[str, float]:
+    """Return label to log(mean(exp(x))) over its words, the average verbaliser; `logs` stand label by label."""
+    of_word = iter(logs)
+    return {label: _log_mean([next(of_word) for _ in words]) for label, words in labels.items()}
 
 
 def _log_mean(logs: Sequence[float]) -> float:

@@ -49,6 +49,8 @@ class StageReport:
     run_id: str = ""
     model: str = ""
     """Fingerprint of the model that the stage made."""
+    classified: tuple[str, ...] = ()
+    """What a `classify` stage made of its held-out texts, in lines."""
 
 
 @dataclass(frozen=True, kw_only=True)

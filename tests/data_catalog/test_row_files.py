@@ -15,7 +15,7 @@ from data_catalog.dataset_export import convert_rows, export_dataset
 from data_catalog.datasets import write_dataset
 from data_catalog.errors import ConfigError, DataError, MachineError, TutelageError
 from data_catalog.records import DatasetVersion, Item, Kind, Split
-from data_catalog.row_files import read_payloads
+from data_catalog.row_files import read_payloads, write_rows
 from data_catalog.row_formats import RowFormat
 from tests.data_catalog.small_world import chunk, document
 
@@ -32,6 +32,8 @@ def payloads(kind: Kind) -> list[dict[str, Any]]:
         return [{"text": f"line {number}\nand \u2028 文 {number}"} for number in range(3)]
     if kind is Kind.PREFERENCE:
         return [PAIR]
+    if kind is Kind.LABEL:
+        return [{"text": f"line {number}\nand \u2028 文", "label": f"{number}"} for number in range(3)]
     turns = [PAIR["prompt"][0], PAIR["chosen"][0]]
     return [
         {"messages": [{"role": "system", "content": "Be exact."}, *turns]},
@@ -71,6 +73,38 @@ def test_a_version_comes_back_from_every_format_and_file(
     assert found.format is shape
     assert in_order(found.payloads) == in_order(payloads(shape.kind))
     assert set(found.left_out) <= {"id", "recipe", "document_id"}
+
+
+def test_csv_is_read_with_its_quotes_and_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(
+        '\ufefftext,label,by\r\n"It leaks, ""badly"",\nand hums.",fault,me\r\n\r\n声音很大,0,\r\n'.encode()
+    )
+    found = read_payloads(path)
+    assert found.payloads == (
+        {"text": 'It leaks, "badly",\nand hums.', "label": "fault"},
+        {"text": "声音很大", "label": "0"},
+    )
+    assert found.left_out == {"by": 2}
+    with pytest.raises(ConfigError, match=r"ends in `\.csv`"):
+        write_rows(tmp_path / "out.csv", RowFormat.LABEL, found.payloads)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("text,label\nIt leaks, badly.,fault\n", r"line 2: 3 fields, where the header has 2"),
+        ('text,label\n"It leaks,fault\n', r"line \d: not CSV"),
+        ("text,label\n", "has no rows"),
+        ("", "has no rows"),
+        ("words,class\nIt leaks.,fault\n", "none of the known formats: its keys are class, words"),
+    ],
+)
+def test_csv_that_is_none(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_payloads(path)
 
 
 def test_a_versions_own_file_is_read_as_what_it_holds(catalogue: Catalogue) -> None:
@@ -146,7 +180,7 @@ def test_what_only_some_rows_of_a_format_have_is_read_and_not_left_out(tmp_path:
         ("a.jsonl", b"[" * 100_000, "can't be read|not JSON"),
         ("a.json", b'{"text": "a"}\n{"text": "b"}\n', "is not JSON"),
         ("a.parquet", b"PAR1 and then nothing", "can't be read"),
-        ("a.csv", b"text\na\n", "ends in `.csv`"),
+        ("a.tsv", b"text\na\n", "ends in `.tsv`"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_place(tmp_path: Path, name: str, content: bytes, said: str) -> None:

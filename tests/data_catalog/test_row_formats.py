@@ -42,9 +42,21 @@ def test_a_conversation_comes_back_from_every_shape(shape: RowFormat, messages: 
 
 def test_texts_and_pairs_come_back_too() -> None:
     pair = {"prompt": [SYSTEM, QUESTION], "chosen": [ANSWER], "rejected": [OTHER]}
-    for payload, shape in ((pair, RowFormat.PREFERENCE), ({"text": "A pump."}, RowFormat.TEXT)):
+    labelled = {"text": "A pump.", "label": "machine"}
+    for payload, shape in (
+        (pair, RowFormat.PREFERENCE),
+        ({"text": "A pump."}, RowFormat.TEXT),
+        (labelled, RowFormat.LABEL),
+    ):
         assert detect_format(to_row(payload, shape)) is shape
         assert to_payload(to_row(payload, shape), shape) == payload
+
+
+def test_a_label_may_be_the_number_of_a_class() -> None:
+    assert to_payload({"text": "A pump.", "label": 0}, RowFormat.LABEL) == {"text": "A pump.", "label": "0"}
+    for label in (None, True, 0.5, ["0"]):
+        with pytest.raises(ValueError, match="`label` is "):
+            to_payload({"text": "A pump.", "label": label}, RowFormat.LABEL)
 
 
 def test_every_shape_has_a_kind_keys_and_an_example() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from data_catalog.evaluation_records import SampleScore
 from data_catalog.funnel import FunnelCheck, FunnelReason, FunnelRow
@@ -190,7 +191,7 @@ def _stages(models: Sequence[ModelScores]) -> tuple[StageReport, ...]:
     )
 
 
-def _ids(name: str) -> dict[str, str]:
+def _ids(name: str) -> dict[str, Any]:
     digits = f"{abs(hash_of(name)):032x}"[:32]
     return {"gate_id": f"gate-{digits}", "run_id": f"run-{digits}", "model": f"files-{digits}"}
 

@@ -107,7 +107,7 @@ def test_other_numbers_that_are_none(field: str, value: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - {"kto", "ppo"}))
+@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - {"kto", "ppo", "classify"}))
 def test_a_dataset_of_one_row_is_trained_on(base: Path, tmp_path: Path, stage: str) -> None:
     result = run(train_job(tmp_path, base, spec_of(stage, "lora", log_steps=1), payloads(stage, 1)))
     assert (result.steps, result.ledger.rows) == (4, 1)
@@ -133,6 +133,7 @@ def test_one_row_of_nan_is_enough_to_stop(base: Path, tmp_path: Path, stage: str
     spoilt = {
         "pretrain": {"text": "The rotor is \u03be."},
         "sft": messages("What?", "It is \u03be."),
+        "classify": {"text": "It is \u03be.", "label": "still"},
         **dict.fromkeys(PREFERENCE, preference("What?", "It is \u03be.", "It is red.")),
     }[stage]
     job = train_job(tmp_path, tmp_path / "nan", spec_of(stage, batch_size=32), [*rows, spoilt])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.training.tiny import STAGE_SPECS
+from tests.training.tiny import REQUIRED, STAGE_SPECS
 from training.compatibility import ADAPTED_TYPE, PACKABLE, PREFERENCE, Combination, adapter_of, follows, refusal, table
 from training.method_specs import (
     AdapterSpec,
@@ -36,11 +36,16 @@ def name_of(cell: Combination) -> str:
 def settings_of(cell: Combination) -> dict[str, Any]:
     """Return what a user would write for a cell. A stage that can't pack has no such key."""
     packing = {"packing": cell.packing} if cell.stage in PACKABLE or cell.packing else {}
-    return {"method": name_of(cell), "gradient_checkpointing": cell.recompute, **packing}
+    return {
+        "method": name_of(cell),
+        "gradient_checkpointing": cell.recompute,
+        **packing,
+        **REQUIRED.get(cell.stage, {}),
+    }
 
 
 def test_the_table_has_every_cell_once() -> None:
-    assert len(CELLS) == 9 * 8 * 2 * 2
+    assert len(CELLS) == 9 * 9 * 2 * 2
     assert len({(cell.method, cell.stage, cell.packing, cell.recompute) for cell in CELLS}) == len(CELLS)
 
 

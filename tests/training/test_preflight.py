@@ -137,6 +137,7 @@ def test_what_makes_a_stage_larger(wide: Path) -> None:
     assert told(gradient_checkpointing=True) < told()
     assert told("dpo") > told("kto")
     assert told("ppo") > told("sft")
+    assert told("classify") > told("sft")  # a line for every word
 
 
 def test_operations_of_a_step(wide: Path) -> None:

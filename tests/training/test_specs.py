@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from training.method_specs import LoraSpec, QloraSpec
 from training.models import open_source
 from training.specs import (
+    ClassifySpec,
     DpoSpec,
     KtoSpec,
     OrpoSpec,
@@ -66,6 +67,10 @@ SHOWN_ELSEWHERE = {
     "kl_weight": "test_ppo: test_the_loop_reads_its_settings",
     "kl_target": "test_ppo: test_the_loop_reads_its_settings",
     "unfinished_penalty": "test_ppo: test_the_loop_reads_its_settings",
+    "labels": "test_classify: test_a_row_is_a_line_for_every_word",
+    "templates": "test_classify: test_a_row_is_a_line_for_every_word",
+    "content_free": "../evaluation/test_classifying: test_calibration_takes_out_what_a_text_that_says_nothing_gets",
+    "likelihood_weight": "test_classify: test_the_first_loss_is_its_formula",
     "sft_weight": "test_preferences: test_simpo_is_its_formula",
 }
 
@@ -75,7 +80,9 @@ def setting(base: Path) -> Setting:
     return Setting(open_source(base, needs_chat_template=True), torch.float32, Path("checkpoints"))
 
 
-@pytest.mark.parametrize("kind", [PretrainSpec, SftSpec, DpoSpec, KtoSpec, OrpoSpec, SimpoSpec, RewardSpec, PpoSpec])
+@pytest.mark.parametrize(
+    "kind", [PretrainSpec, SftSpec, DpoSpec, KtoSpec, OrpoSpec, SimpoSpec, RewardSpec, PpoSpec, ClassifySpec]
+)
 def test_no_field_is_forgotten(kind: type[StageSpec]) -> None:
     assert set(kind.model_fields) <= CHANGED.keys() | SHOWN_ELSEWHERE.keys()
     for place in SHOWN_ELSEWHERE.values():

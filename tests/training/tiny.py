@@ -16,6 +16,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from training.process import Progress
 from training.specs import (
+    ClassifySpec,
     DpoSpec,
     KtoSpec,
     OrpoSpec,
@@ -37,7 +38,11 @@ STAGE_SPECS: dict[str, type[StageSpec]] = {
     "simpo": SimpoSpec,
     "reward": RewardSpec,
     "ppo": PpoSpec,
+    "classify": ClassifySpec,
 }
+LABELS = {"moving": ["moves", "it turns"], "still": ["still"], "管路": ["管道", "pipe"]}
+REQUIRED: dict[str, dict[str, Any]] = {"classify": {"labels": LABELS}}
+"""What a stage can't be without."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -128,11 +133,25 @@ def preference(question: str, chosen: str, rejected: str) -> dict[str, Any]:
     }
 
 
+def labelled(count: int, *, start: int = 0) -> list[dict[str, Any]]:
+    """Return texts whose label depends on the part that they name, one of eight, whoever made it."""
+    names = list(LABELS)
+    return [
+        {
+            "text": f"The {PARTS[number % 8]} of the {NAMES[number // 8 % 10]} is there.",
+            "label": names[(0, 1, 2, 1, 0, 2, 2, 1)[number % 8]],
+        }
+        for number in range(start, start + count)
+    ]
+
+
 def payloads(stage: str, count: int = 24) -> list[dict[str, Any]]:
     """Return rows of the kind that a stage trains on."""
     pairs = facts(count)
     if stage == "pretrain":
         return [{"text": f"{answer} {answer}"} for _, answer in pairs]
+    if stage == "classify":
+        return labelled(count)
     if stage in ("sft", "ppo"):
         return [messages(question, answer) for question, answer in pairs]
     return [preference(question, answer, pairs[-1 - n][1] + " Or not.") for n, (question, answer) in enumerate(pairs)]

@@ -18,6 +18,7 @@ from training.cpu_head import add_cpu_head
 from training.guards import check_finite_loss
 from training.methods import Method, method_for
 from training.models import ModelSource
+from training.packing import NO_LOSS
 from training.rows import RawRow
 from training.specs import Ledger, StageSpec
 from training.trainable import load_trainable, save_trainable
@@ -146,6 +147,18 @@ def probe_of(sequences: Sequence[Sequence[int]], *, rows: int = 4, tokens: int =
     chosen = [list(sequence[:tokens]) for sequence in sequences[:rows]]
     width = min(len(sequence) for sequence in chosen)
     return torch.tensor([sequence[:width] for sequence in chosen])
+
+
+def answer_logps(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_mask: torch.Tensor
+) -> torch.Tensor:
+    """Return the log-probability of each line's whole answer, shape (lines,); `model` has TRL's head."""
+    labels = input_ids.masked_fill(completion_mask == 0, NO_LOSS)
+    output = model(
+        input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False, fused_lm_head=True
+    )
+    # Virtual tokens stand before the others and carry no loss.
+    return torch.as_tensor(output.log_probs[:, 1 - labels.shape[1] :].sum(dim=1))
 
 
 class GuardedTrainer(Trainer):

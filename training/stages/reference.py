@@ -17,9 +17,8 @@ import torch
 from training.guards import check_step0
 from training.methods import method_for
 from training.models import ModelSource
-from training.packing import NO_LOSS
 from training.specs import StageSpec
-from training.stages.base import GuardedTrainer
+from training.stages.base import GuardedTrainer, answer_logps
 
 TrainerT = TypeVar("TrainerT", bound="ReferenceTrainer")
 
@@ -71,12 +70,7 @@ class ReferenceTrainer(GuardedTrainer):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_mask: torch.Tensor
     ) -> torch.Tensor:
         """Return the log-probability of each line's whole answer, shape (lines,)."""
-        labels = input_ids.masked_fill(completion_mask == 0, NO_LOSS)
-        output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False, fused_lm_head=True
-        )
-        # Virtual tokens stand before the others and carry no loss.
-        return torch.as_tensor(output.log_probs[:, 1 - labels.shape[1] :].sum(dim=1))
+        return answer_logps(self.model, input_ids, attention_mask, completion_mask)
 
     def check_step0(self, dtype: torch.dtype, *, is_reference: bool) -> str:
         """Return the loss of a first batch, which is known where the model still is its own reference.
