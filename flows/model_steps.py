@@ -71,7 +71,7 @@ def train(
 ) -> tuple[StepRun, StudentModel]:
     """Train one stage in a process of its own, or return what an equal run made.
 
-    `judge` is the reward model of a `ppo` stage.
+    `judge` is the reward model of a stage that is judged by one.
     """
     replay = ctx.config.replay if stage.data.replay_share > 0 else None
     name = f"train:{stage.name}"

@@ -20,13 +20,15 @@ from training.method_specs import AnyMethod, FullSpec, LoraSpec, MethodSettings,
 ADAPTED_TYPE = "tutelage_adapted"
 """`model_type` of a directory that keeps a base and an adapter that can't be merged. transformers and vLLM don't know
 it, so they refuse the directory instead of serving the base alone."""
-STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo")
+STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo", "grpo", "rloo")
 PREFERENCE = frozenset({"dpo", "kto", "orpo", "simpo", "reward"})
 """Stages that train on preference pairs."""
 PACKABLE = frozenset({"pretrain", "sft"})
 """Stages whose rows are single sequences; a preference pair is two that must stay apart, an answer is yet to come."""
 REWARDING = frozenset({"reward", "ppo"})
 """Stages with another head on the model, which only some methods have room for."""
+SAMPLING = frozenset({"ppo", "grpo", "rloo"})
+"""Stages that learn from the model's own answers."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,21 @@ def refusal(method: MethodSettings, stage: str, *, packing: bool, recompute: boo
     """Return why a combination is refused, or None if it works. `recompute`: gradient checkpointing."""
     name = _name(method)
     if packing and stage not in PACKABLE:
-        what = "answers are sampled" if stage == "ppo" else "rows are pairs"
+        what = "answers are sampled" if stage in SAMPLING else "rows are pairs"
         return Refusal(f"{stage} {what} and can't be packed", f"{stage} without packing")
     if stage in REWARDING and not _carries_a_head(method):
         return Refusal(
             f"{name} with these settings has no room for the head that {stage} trains", f"{stage} with method: lora"
         )
-    if stage == "ppo" and recompute:
+    if stage in SAMPLING and method.virtual_tokens:
         return Refusal(
-            "ppo answers with a cache of keys and values, which gradient checkpointing drops",
-            "ppo with gradient_checkpointing: false",
+            f"{stage} answers with a cache of keys and values, before which {name} would put its prompt at every token",
+            f"{stage} with method: lora",
+        )
+    if stage in SAMPLING and recompute:
+        return Refusal(
+            f"{stage} answers with a cache of keys and values, which gradient checkpointing drops",
+            f"{stage} with gradient_checkpointing: false",
         )
     if packing and not method.packs:
         return Refusal(

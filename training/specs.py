@@ -9,12 +9,12 @@ from pydantic import Field
 
 from data_catalog.records import Record, Spec
 from training.method_specs import MethodSpec
+from training.sampled_specs import GroupSpec, GrpoSpec, PpoSpec, RlooSpec, SampledSpec
 from training.stage_specs import (
     DpoSpec,
     KtoSpec,
     OrpoSpec,
     PackedSpec,
-    PpoSpec,
     PretrainSpec,
     RewardSpec,
     SftSpec,
@@ -26,6 +26,8 @@ __all__ = [
     "CompleteJob",
     "CompleteResult",
     "DpoSpec",
+    "GroupSpec",
+    "GrpoSpec",
     "InspectCheck",
     "InspectJob",
     "InspectResult",
@@ -42,6 +44,8 @@ __all__ = [
     "PpoSpec",
     "PretrainSpec",
     "RewardSpec",
+    "RlooSpec",
+    "SampledSpec",
     "SeenRow",
     "SftSpec",
     "SimpoSpec",
@@ -52,7 +56,7 @@ __all__ = [
 ]
 
 TrainSpec = Annotated[
-    PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec | RewardSpec | PpoSpec,
+    PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec | RewardSpec | PpoSpec | GrpoSpec | RlooSpec,
     Field(discriminator="stage"),
 ]
 
@@ -71,7 +75,7 @@ class TrainJob(Spec):
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training tokens that replay rows have."""
     reward_model: Path | None = None
-    """`ppo`: directory of the reward model that judges the answers."""
+    """`ppo`, and `grpo` and `rloo` with `reward: model`: directory of the reward model that judges the answers."""
     output: Path
     """Where the trained (merged, full-precision) model directory is written, whole or not at all."""
     work: Path
@@ -164,7 +168,7 @@ class TrainResult(Record):
     predicted_memory_bytes: int = 0
     """What was told before the weights were read."""
     predicted_seconds: float = 0.0
-    """What one step before the first told of `seconds`; 0 for `ppo`, whose answers are yet to be sampled."""
+    """What one step before the first told of `seconds`; 0 where the answers are yet to be sampled."""
     guards: dict[str, str] = Field(default_factory=dict)
     """Guard name to what it saw, such as `dpo_step0_loss: 0.6931`."""
     versions: dict[str, str] = Field(default_factory=dict)

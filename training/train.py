@@ -47,16 +47,29 @@ from training.rows import load_dataset, load_replay
 from training.specs import MetricPoint, TrainJob, TrainResult
 from training.stages.base import Material, Setting, Stage
 from training.stages.dpo import Dpo
+from training.stages.grpo import Grpo
 from training.stages.kto import Kto
 from training.stages.orpo import Orpo
 from training.stages.ppo import Ppo
 from training.stages.pretrain import Pretrain
 from training.stages.reference import ReferenceTrainer
 from training.stages.reward import Reward
+from training.stages.rloo import Rloo
 from training.stages.sft import Sft
 from training.stages.simpo import Simpo
 
-_IMPLEMENTED: tuple[Stage, ...] = (Pretrain(), Sft(), Dpo(), Kto(), Orpo(), Simpo(), Reward(), Ppo())
+_IMPLEMENTED: tuple[Stage, ...] = (
+    Pretrain(),
+    Sft(),
+    Dpo(),
+    Kto(),
+    Orpo(),
+    Simpo(),
+    Reward(),
+    Ppo(),
+    Grpo(),
+    Rloo(),
+)
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _IMPLEMENTED}
 """`stage` of a spec to what does it."""
 

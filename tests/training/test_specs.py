@@ -13,11 +13,13 @@ from training.method_specs import LoraSpec, QloraSpec
 from training.models import open_source
 from training.specs import (
     DpoSpec,
+    GrpoSpec,
     KtoSpec,
     OrpoSpec,
     PpoSpec,
     PretrainSpec,
     RewardSpec,
+    RlooSpec,
     SftSpec,
     SimpoSpec,
     StageSpec,
@@ -66,6 +68,12 @@ SHOWN_ELSEWHERE = {
     "kl_weight": "test_ppo: test_the_loop_reads_its_settings",
     "kl_target": "test_ppo: test_the_loop_reads_its_settings",
     "unfinished_penalty": "test_ppo: test_the_loop_reads_its_settings",
+    "group_size": "test_groups: test_each_prompt_is_answered_by_a_group",
+    "reward": "test_groups: test_several_rewards_are_weighed",
+    "clip_high": "test_groups: test_grpo_reads_its_settings",
+    "importance": "test_groups: test_grpo_reads_its_settings",
+    "scale": "test_groups: test_grpo_reads_its_settings",
+    "normalise": "test_groups: test_rloo_reads_its_settings",
     "sft_weight": "test_preferences: test_simpo_is_its_formula",
 }
 
@@ -75,7 +83,9 @@ def setting(base: Path) -> Setting:
     return Setting(open_source(base, needs_chat_template=True), torch.float32, Path("checkpoints"))
 
 
-@pytest.mark.parametrize("kind", [PretrainSpec, SftSpec, DpoSpec, KtoSpec, OrpoSpec, SimpoSpec, RewardSpec, PpoSpec])
+@pytest.mark.parametrize(
+    "kind", [PretrainSpec, SftSpec, DpoSpec, KtoSpec, OrpoSpec, SimpoSpec, RewardSpec, PpoSpec, GrpoSpec, RlooSpec]
+)
 def test_no_field_is_forgotten(kind: type[StageSpec]) -> None:
     assert set(kind.model_fields) <= CHANGED.keys() | SHOWN_ELSEWHERE.keys()
     for place in SHOWN_ELSEWHERE.values():

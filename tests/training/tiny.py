@@ -17,11 +17,13 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from training.process import Progress
 from training.specs import (
     DpoSpec,
+    GrpoSpec,
     KtoSpec,
     OrpoSpec,
     PpoSpec,
     PretrainSpec,
     RewardSpec,
+    RlooSpec,
     SftSpec,
     SimpoSpec,
     StageSpec,
@@ -37,6 +39,8 @@ STAGE_SPECS: dict[str, type[StageSpec]] = {
     "simpo": SimpoSpec,
     "reward": RewardSpec,
     "ppo": PpoSpec,
+    "grpo": GrpoSpec,
+    "rloo": RlooSpec,
 }
 
 CHAT_TEMPLATE = (
@@ -133,7 +137,7 @@ def payloads(stage: str, count: int = 24) -> list[dict[str, Any]]:
     pairs = facts(count)
     if stage == "pretrain":
         return [{"text": f"{answer} {answer}"} for _, answer in pairs]
-    if stage in ("sft", "ppo"):
+    if stage in ("sft", "ppo", "grpo", "rloo"):
         return [messages(question, answer) for question, answer in pairs]
     return [preference(question, answer, pairs[-1 - n][1] + " Or not.") for n, (question, answer) in enumerate(pairs)]
 
