@@ -73,6 +73,9 @@ FILL = (
     FROM range($items) numbers(i)
     """,
     """
+    INSERT INTO item_requests SELECT id_of('req', i), id_of('item', i) FROM range($items) numbers(i)
+    """,
+    """
     INSERT INTO verdicts
     SELECT id_of('item', i), 'length@1', 'passed', '', 1.0, [], 1.0, 0 FROM range($items) numbers(i)
     """,

@@ -171,6 +171,10 @@ class Catalogue:
         """Return the stored requests to one model for one purpose, by key."""
         return [rows.request_of(row) for row in self._read(queries.REQUESTS_TO, {"model": model, "purpose": purpose})]
 
+    def samples_asked(self, documents: Iterable[str]) -> dict[str, int]:
+        """Return by purpose how many samples were asked for at most, of any prompt about these documents."""
+        return {row[0]: row[1] for row in self._read(queries.SAMPLES_ASKED, wanted=rows.ids(documents))}
+
     def add_completions(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
         """Store requests and their completions. A request or answer that is already stored is kept as it is.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from data_catalog import queries, rows
+from data_catalog import queries
 from data_catalog.errors import ConfigError
 from data_catalog.records import Record, Stage
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from data_catalog.catalogue import Catalogue
+    from data_catalog.store import Store
 
 _FAN_OUT = 8
 _LABEL_CHARACTERS = 110
@@ -85,17 +86,22 @@ class _Branch:
 
 
 def trace(catalogue: Catalogue, wanted: str, *, fan_out: int = _FAN_OUT) -> TraceNode:
-    """Return the tree of everything around one thing.
+    """Return the tree of everything around one thing; arguments and errors as of `trace_in`."""
+    return trace_in(catalogue.store, wanted, fan_out=fan_out)
+
+
+def trace_in(store: Store, wanted: str, *, fan_out: int = _FAN_OUT) -> TraceNode:
+    """Return the tree of everything around one thing, from the catalogue's file alone: no Arrow has to be imported.
 
     Args:
-        catalogue: where to look.
+        store: where to look.
         wanted: an id, a unique prefix of one (with or without its `item-`), a document's path, or a stage's name.
         fan_out: neighbours of one kind that are shown at the root; each level below shows half as many.
 
     Raises:
         ConfigError: nothing, or more than one thing, has that name.
     """
-    with catalogue.store.reading() as con:
+    with store.reading() as con:
         root = find_node(con, wanted)
         above = _walk(con, [root], queries.PARENTS)
         below = _walk(con, [root], queries.CHILDREN)
@@ -142,20 +148,28 @@ def find_node(con: duckdb.DuckDBPyConnection, wanted: str) -> NodeKey:
     if wanted in set(Stage):
         pointers = dict(row[:2] for row in con.execute(queries.STAGE_POINTERS).fetchall())
         text = pointers.get(wanted, wanted)
-    found = [
-        NodeKey(kind, one)
-        for kind in _kinds_for(text)
-        for (one,) in con.execute(queries.FIND_NODES[kind], {"text": text}).fetchall()
-    ]
-    exact = [key for key in found if key.id == text]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
+    kinds = _kinds_for(text)
+    # An index finds the whole id; the beginning of one takes a scan of the table.
+    found = _found(con, queries.FIND_EXACT, kinds, text) or _found(con, queries.FIND_NODES, kinds, text)
+    if len(found) == 1:
+        return found[0]
     raise ConfigError(
         f"`{wanted}` fits {'several things' if found else 'nothing'} in the catalogue"
         + (f": {', '.join(key.id for key in found[:6])}" if found else ""),
         valid="an id or a unique prefix of one, a document's path, or candidate, staging, production, archived",
         next_step="give more digits" if found else "look for ids in the report, or in: tutelage models",
     )
+
+
+def _found(
+    con: duckdb.DuckDBPyConnection, statements: Mapping[str, str], kinds: Sequence[str], text: str
+) -> list[NodeKey]:
+    return [
+        NodeKey(kind, one)
+        for kind in kinds
+        if kind in statements
+        for (one,) in con.execute(statements[kind], {"text": text}).fetchall()
+    ]
 
 
 def descendants(con: duckdb.DuckDBPyConnection, roots: Iterable[NodeKey]) -> set[NodeKey]:
@@ -186,8 +200,7 @@ def _walk(
         found: set[NodeKey] = set()
         for from_kind, to_kind, sql in steps:
             if from_kind in by_kind:
-                con.register("wanted", rows.ids(by_kind[from_kind]))
-                for from_id, to_id in con.execute(sql).fetchall():
+                for from_id, to_id in _for_wanted(con, sql, by_kind[from_kind]):
                     to = NodeKey(to_kind, to_id)
                     neighbours[NodeKey(from_kind, from_id)].append(to)
                     found.add(to)
@@ -196,6 +209,11 @@ def _walk(
     for reached in neighbours.values():
         reached.sort()
     return neighbours
+
+
+def _for_wanted(con: duckdb.DuckDBPyConnection, sql: str, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Run a statement on `wanted`, given as a parameter: `register` imports pandas where that is installed."""
+    return con.execute(queries.WANTED + sql, {"wanted": ids}).fetchall()
 
 
 def _branch(key: NodeKey, neighbours: _Neighbours, fan_out: int, seen: set[NodeKey]) -> _Branch:
@@ -230,8 +248,7 @@ def _labels(con: duckdb.DuckDBPyConnection, keys: Iterable[NodeKey]) -> dict[Nod
     for kind, wanted in by_kind.items():
         if kind not in queries.LABELS:
             continue
-        con.register("wanted", rows.ids(wanted))
-        for one, label in con.execute(queries.LABELS[kind]).fetchall():
+        for one, label in _for_wanted(con, queries.LABELS[kind], wanted):
             labels[NodeKey(kind, one)] = _short(label)
     return labels
 

@@ -77,6 +77,10 @@ REQUESTS_TO = """
 SELECT model, messages, sampling, response_schema, sample_index, purpose, template, origin
 FROM requests WHERE model = $model AND purpose = $purpose ORDER BY key
 """
+SAMPLES_ASKED = """
+SELECT purpose, max(sample_index) + 1 FROM requests SEMI JOIN wanted ON wanted.id = document_id
+GROUP BY purpose ORDER BY purpose
+"""
 ANSWERED_KEYS = """
 SELECT key FROM requests SEMI JOIN completions ON completions.request_key = requests.key ORDER BY key
 """
@@ -422,14 +426,19 @@ _NODE_TABLES = {
 }
 _FIND_NODE = """
 SELECT {column} FROM {table}
-WHERE {column} = $text OR starts_with({column}, $text) OR starts_with({column}, '{prefix}-' || $text)
-ORDER BY {column} = $text DESC, {column} LIMIT 6
+WHERE starts_with({column}, $text) OR starts_with({column}, '{prefix}-' || $text)
+ORDER BY {column} LIMIT 6
 """
+_FIND_EXACT = "SELECT {column} FROM {table} WHERE {column} = $text"
+FIND_EXACT = {
+    kind: _FIND_EXACT.format(table=table, column=column) for kind, (table, column) in _NODE_TABLES.items()
+} | {"path": "SELECT DISTINCT path FROM documents WHERE path = $text"}
+"""The thing of one kind whose id, or path, $text is. Beside the prefixes, the ids' index would not be used."""
 FIND_NODES = {
     kind: _FIND_NODE.format(table=table, column=column, prefix=ID_PREFIXES[kind])
     for kind, (table, column) in _NODE_TABLES.items()
-} | {"path": "SELECT DISTINCT path FROM documents WHERE path = $text"}
-"""The things of one kind that $text is the id, or the beginning of the id, of; six at most, an exact one first."""
+}
+"""The things of one kind that $text is the beginning of the id of; six at most."""
 
 # The first of an item's chunks stands in its column.
 _FURTHER_CHUNKS = """(
@@ -471,6 +480,8 @@ PARENTS = tuple(
     for table in (_REQUESTS_OF_ITEMS if of_children == "item_requests" else of_children,)
 )
 """(kind, kind of its parents, statement that finds them for `wanted`)."""
+WANTED = "WITH wanted AS (SELECT unnest($wanted) AS id) "
+"""Put before a statement of lineage: its ids come as a parameter."""
 LABELS = {
     "document": """
         SELECT id, title || ' · ' || path || CASE WHEN withdrawn_at IS NULL THEN '' ELSE ' · withdrawn' END

@@ -132,7 +132,8 @@ class Request(Record):
     same question to the same model is the same request, whichever recipe asks it.
 
     With `max_tokens` of 0 nothing is generated: the answer is how likely the model finds the last turn, the
-    assistant's, behind the turns before it (`Likelihood`). Where there are none it is plain text, outside any chat.
+    assistant's, behind the turns before it (`Likelihood`). Where there are none it is plain text, outside any chat;
+    and with `max_tokens` above 0 the model is asked to go on with that text (`continues_text`).
     """
 
     model: str
@@ -157,6 +158,11 @@ class Request(Record):
     def of_likelihood(self) -> bool:
         """Whether it asks how likely its last turn is, rather than for an answer."""
         return self.sampling.max_tokens == 0
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether a text is to be gone on with, outside any chat: the assistant's turn is the only one."""
+        return not self.of_likelihood and [message.role for message in self.messages] == ["assistant"]
 
     @cached_property
     def key(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from data_catalog.records import Spec
 from evaluation.specs import Correction, GateRule, Spending, SuiteSpec
+from generators.pairs.specs import PairSpec, TeacherVsStudentSpec
 from generators.specs import CurateSpec, DocumentsSpec, GenerateSpec, TeacherSpec
 from training.specs import TrainSpec
 
@@ -41,12 +42,18 @@ class StageDataSpec(Spec):
     """`pretrain`: the chunks themselves are part of the text."""
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of training tokens that come from `replay`."""
+    pairs: tuple[PairSpec, ...] = Field(default=(TeacherVsStudentSpec(),), min_length=1)
+    """Preference stages: the recipes of their pairs, each by its name or as a section; the pairs of all are trained on
+    (docs/recipes.md)."""
     samples: int = Field(default=4, ge=1, le=64)
-    """Preference stages: answers drawn from the student per question."""
+    """Preference stages: answers drawn per question from the student (`aspect_ratings`: from each who answers; `delta`
+    draws one)."""
     sample_temperature: float = Field(default=0.9, gt=0, le=2)
     """Preference stages: temperature of those answers."""
+    answer_tokens: int = Field(default=64, ge=1)
+    """Preference stages: longest of those answers in tokens; one that meets it makes no pair."""
     max_pairs: int = Field(default=2000, ge=1)
-    """Preference stages: pairs at most."""
+    """Preference stages: pairs at most, of each recipe."""
 
     @model_validator(mode="after")
     def _part_is_an_interval(self) -> Self:
@@ -65,6 +72,8 @@ class StageConfig(Spec):
     """What is trained and how; the sections are named for their `stage`."""
     data: StageDataSpec = StageDataSpec()
     gate: tuple[GateRule, ...] = ()
+    """The comparisons behind the stage; all must pass. Left out, it is the default gate: `gold` better than the base,
+    every other suite not worse, `shipped:red_team` among them (docs/evaluation.md); `[]` is no gate."""
     gate_correction: Correction = Correction.HOLM
     gate_looks: int = Field(default=3, ge=2, le=10)
     """How often the gate looks, at most, where a suite that it names has a `budget`: first at `limit` samples, last at
@@ -100,7 +109,8 @@ class Config(Spec):
     documents: DocumentsSpec
     teacher: TeacherSpec
     judges: dict[str, TeacherSpec] = Field(default_factory=dict)
-    """Further models that judge answers, by the name that a suite's `scorer: {name: rubric, judge: ...}` gives them."""
+    """Further models that judge answers, or give some for preference pairs, by the name that a suite's `scorer: {name:
+    rubric, judge: ...}` or a stage's `pairs` gives them."""
     student: StudentSpec
     generate: GenerateSpec = GenerateSpec()
     curate: CurateSpec = CurateSpec()

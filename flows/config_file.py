@@ -18,9 +18,12 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.errors import ConfigError
 from evaluation.scorers.judged import TEACHER, JudgeScorer
 from flows.config import Config, StageConfig
-from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute
-from generators.recipes import recipes_of
+from flows.config_paths import CHECKS_BY_TEACHER, TEMPLATE_SUFFIX, absolute, pair_templates
+from flows.default_gates import with_default_gates
+from generators.pairs.specs import STUDENT, asked_of
+from generators.recipes import find_recipe, recipes_of
 from generators.specs import TeacherSpec
+from generators.target import load_target
 from training.compatibility import adapter_of, follows
 
 Location = tuple[str | int, ...]
@@ -86,7 +89,7 @@ def load_config(path: Path) -> Config:
             if not (detail["type"] == "too_short" and deeper):
                 _explain(tree, detail)
     if config is not None:
-        config = absolute(config, path.resolve().parent)
+        config = absolute(with_default_gates(config), path.resolve().parent)
         _check(config, tree)
     if tree.problems or config is None:
         lines = [problem.render(path) for problem in sorted(set(tree.problems), key=lambda p: (p.line, p.column))]
@@ -230,7 +233,9 @@ def _check(config: Config, tree: _Tree) -> None:
             tree.problem(("suites", name, "shots_from"), f"no file at {suite.shots_from}")
     _check_teacher(config, tree)
     _check_judges(config, tree)
+    _check_pairs(config, tree)
     _check_recipes(config, tree)
+    _check_targets(config, tree)
     _check_templates(config, tree)
     names: set[str] = set()
     for index, stage in enumerate(config.stages):
@@ -292,8 +297,9 @@ def _check_teacher(config: Config, tree: _Tree) -> None:
         looks_like_path = spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1
         if spec.base_url is None and looks_like_path and not Path(spec.model).is_dir():
             tree.problem((*where, "model"), f"no model directory at {spec.model}")
-    if TEACHER in config.judges:
-        tree.problem(("judges", TEACHER), f"`{TEACHER}` is the teacher itself; give this one another name")
+    for name, who in ((TEACHER, "the teacher"), (STUDENT, "the student")):
+        if name in config.judges:
+            tree.problem(("judges", name), f"`{name}` is {who} itself; give this one another name")
 
 
 def _check_judges(config: Config, tree: _Tree) -> None:
@@ -310,6 +316,20 @@ def _check_judges(config: Config, tree: _Tree) -> None:
             tree.problem((*where, "human"), f"no file at {scorer.human}")
 
 
+def _check_pairs(config: Config, tree: _Tree) -> None:
+    """Who answers or rates for the pairs of a stage must be there."""
+    served = {TEACHER: config.teacher, **config.judges}
+    for index, stage in enumerate(config.stages):
+        for place, spec in enumerate(stage.data.pairs):
+            where: Location = ("stages", index, "data", "pairs", place)
+            for name in asked_of(spec):
+                if name not in served:
+                    tree.problem(where, f"nobody is named {name!r}; there are: {', '.join((STUDENT, *served))}")
+            models = [served[name].model for name in asked_of(spec) if name in served]
+            if spec.name == "delta" and len(set(models)) < len(models):
+                tree.problem(where, f"both answers would be of the model {models[0]!r}, by whose name answers are kept")
+
+
 def _check_recipes(config: Config, tree: _Tree) -> None:
     """Each recipe must be one of the product's, or a file that can be imported; its examples must be there."""
     for index, spec in enumerate(config.generate.recipes):
@@ -323,6 +343,21 @@ def _check_recipes(config: Config, tree: _Tree) -> None:
             tree.problem(("generate", "recipes", index, "seeds"), f"no file at {spec.seeds}")
 
 
+def _check_targets(config: Config, tree: _Tree) -> None:
+    """Each target must be one, of recipes that are asked here, and not greedily."""
+    for index, path in enumerate(config.generate.targets):
+        where: Location = ("generate", "targets", index)
+        try:
+            target = load_target(path)
+            asked = {find_recipe(spec.recipe).name for spec in config.generate.recipes if spec.temperature > 0}
+        except ConfigError as error:
+            tree.problem(where, " ".join(str(error).split()))
+            continue
+        for entry in target.recipes:
+            if entry.recipe not in asked:
+                tree.problem(where, f"no recipe {entry.recipe!r} with a temperature above 0 under `generate.recipes`")
+
+
 def _check_templates(config: Config, tree: _Tree) -> None:
     named: list[tuple[Location, str]] = []
     for index, recipe in enumerate(config.generate.recipes):
@@ -333,6 +368,10 @@ def _check_templates(config: Config, tree: _Tree) -> None:
         check = getattr(config.curate, name)
         if check is not None:
             named.append((("curate", name, "template"), check.template))
+    for index, stage in enumerate(config.stages):
+        for place, spec in enumerate(stage.data.pairs):
+            for key in pair_templates(spec):
+                named.append((("stages", index, "data", "pairs", place, key), getattr(spec, key)))
     for where, template in named:
         if template.endswith(TEMPLATE_SUFFIX) and not Path(template).is_file():
             tree.problem(where, f"no template at {template}")

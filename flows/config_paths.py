@@ -7,13 +7,19 @@ from pathlib import Path
 from evaluation.scorers import Scorer
 from evaluation.scorers.judged import JudgeScorer
 from evaluation.shipped import shipped_path
-from flows.config import Config
+from flows.config import Config, StageConfig
+from generators.pairs.specs import PairSpec
 from generators.specs import TeacherSpec
 
 TEMPLATE_SUFFIX = ".jinja"
 RECIPE_SUFFIX = ".py"
 ROWS_SUFFIX = ".jsonl"
 CHECKS_BY_TEACHER = ("judge", "round_trip")
+
+
+def pair_templates(spec: PairSpec) -> list[str]:
+    """Return the keys of a recipe of pairs that name a template."""
+    return [key for key in ("template", "answer_template") if key in type(spec).model_fields]
 
 
 def absolute(config: Config, base: Path) -> Config:
@@ -39,6 +45,13 @@ def absolute(config: Config, base: Path) -> Config:
     def shots(source: str | None) -> str | None:
         return str(path(Path(source))) if source is not None and source.endswith(ROWS_SUFFIX) else source
 
+    def stage(spec: StageConfig) -> StageConfig:
+        pairs = tuple(
+            entry.model_copy(update={key: template(getattr(entry, key)) for key in pair_templates(entry)})
+            for entry in spec.data.pairs
+        )
+        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs})})
+
     recipes = tuple(
         recipe.model_copy(
             update={
@@ -58,12 +71,15 @@ def absolute(config: Config, base: Path) -> Config:
     }
     return config.model_copy(
         update={
-            "generate": config.generate.model_copy(update={"recipes": recipes}),
+            "generate": config.generate.model_copy(
+                update={"recipes": recipes, "targets": tuple(map(path, config.generate.targets))}
+            ),
             "curate": config.curate.model_copy(update=checks),
             "home": path(config.home),
             "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),
             "teacher": served(config.teacher),
             "judges": {name: served(spec) for name, spec in config.judges.items()},
+            "stages": tuple(map(stage, config.stages)),
             "student": config.student.model_copy(update={"model": path(config.student.model)}),
             "replay": path(config.replay) if config.replay else None,
             "suites": {

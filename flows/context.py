@@ -14,6 +14,7 @@ from flows.config import Config
 from flows.progress import Reporter
 from flows.teacher import LazyTeacher
 from flows.workers import WorkerHost
+from generators.target import GenerationTarget
 
 Result = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ class RunContext:
     """Where training and local inference are forked from; without it each job has a process of its own."""
     judges: Mapping[str, LazyTeacher] = field(default_factory=dict)
     """The further endpoints that judge answers."""
+    targets: tuple[GenerationTarget, ...] = ()
+    """What alone may be newly asked of the teacher; empty: everything."""
 
     def judge(self, name: str) -> LazyTeacher:
         """Return who judges under that name: `teacher`, or one of `judges`."""

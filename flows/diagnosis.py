@@ -20,6 +20,8 @@ from generators.filters.nearest import NearestChunks
 
 SHOWN = 20
 """Documents and questions that the text names."""
+TOPICS_SHOWN = 5
+"""Topics that the text names of each document."""
 NEAREST = 5
 """Chunks in which a right answer is looked for."""
 
@@ -52,6 +54,8 @@ class Failure:
     document_id: str = ""
     chunk_id: str = ""
     """The chunk nearest to the question that states a right answer; empty where none of the nearest does."""
+    topic: str = ""
+    """Headings of that chunk, or else of the one nearest to the question."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,19 @@ class Diagnosis:
             yield f"  {count:>6,}  {cause}{f' by {check}' if check else ''}"
         if not self.failures:
             return
-        yield "by document"
+        yield "by document and topic"
         documents: dict[str, Counter[Cause]] = defaultdict(Counter)
+        topics: dict[str, Counter[str]] = defaultdict(Counter)
         for failure in self.failures:
             documents[failure.document or "(none)"][failure.cause] += 1
+            topics[failure.document or "(none)"][failure.topic] += 1
         worst = sorted(documents.items(), key=lambda entry: (-entry[1].total(), entry[0]))
         for path, found in worst[:SHOWN]:
             yield f"  {found.total():>6,}  {path}  ({', '.join(f'{cause} {n}' for cause, n in found.most_common())})"
+            ranked = [(topic, count) for topic, count in topics[path].most_common() if topic]
+            yield from (f"          {count:>6,}  {topic}" for topic, count in ranked[:TOPICS_SHOWN])
+            if len(ranked) > TOPICS_SHOWN:
+                yield f"                  and {len(ranked) - TOPICS_SHOWN:,} more topics"
         if len(worst) > SHOWN:
             yield f"          and {len(worst) - SHOWN:,} more documents"
         yield "for example"
@@ -145,8 +155,9 @@ class _Search:
         document = self._documents[near[0].document_id]
         items = [item for item in self._items[document.id] if _answers(item, score)]
         cause, check = self._cause(items)
-        stating = (chunk.id for chunk in near if _states(answer_words(chunk.text), score))
-        return Failure(score, document.path, cause, check, document.id, next(stating, ""))
+        stating = next((chunk for chunk in near if _states(answer_words(chunk.text), score)), None)
+        topic = " > ".join((stating or near[0]).heading_path)
+        return Failure(score, document.path, cause, check, document.id, stating.id if stating else "", topic)
 
     def _cause(self, items: Sequence[Item]) -> tuple[Cause, str]:
         if not items:

@@ -41,7 +41,7 @@ def example_pools(
         if spec.shots_from is None:
             continue
         recipe = find_recipe(spec.recipe)
-        if recipe.first_template != recipe.name:
+        if recipe.first_template != recipe.name or recipe.needs_openings:
             raise ConfigError(
                 f"{recipe.name} asks in two steps and takes no examples", next_step="leave out shots and shots_from"
             )

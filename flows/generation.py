@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from data_catalog.errors import DataError
 from data_catalog.records import Completion, Item, Request, Verdict
 from flows.context import RunContext
 from flows.data_steps import Ingested
@@ -108,10 +109,50 @@ class Curated:
 
 def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> list[Wanted]:
     """Render the prompts of every recipe that this round of `supply` asks for, in a fixed order."""
+    render = _renderer(ctx, ingested)
+    return [
+        entry
+        for place in range(len(ctx.config.generate.recipes))
+        for entry in render(place, partial(supply.wanted, place))
+    ]
+
+
+def targeted_requests(ctx: RunContext, ingested: Ingested) -> list[Wanted]:
+    """Render what the run's targets ask for beside the rounds, equal requests once.
+
+    Raises:
+        DataError: nothing of a target can be asked about any more.
+    """
+    render, found = _renderer(ctx, ingested), dict[str, Wanted]()
+    for target in ctx.targets:
+        before = len(found)
+        for entry in target.recipes:
+            for place, spec in enumerate(ctx.config.generate.recipes):
+                # Asked greedily, the teacher would say the same again.
+                if spec.temperature > 0 and find_recipe(spec.recipe).name == entry.recipe:
+                    asked = render(place, partial(_always, entry.indices))
+                    found |= {one.request.key: one for one in asked if entry.covers(one.request)}
+        if len(found) == before:
+            raise DataError(
+                f"the target of model {target.model or '(not named)'} and suite {target.suite or '(not named)'} names "
+                "no chunk or document that can be asked about: they have changed, or are held out for evaluation",
+                next_step="take it out of generate.targets, or write it anew: tutelage diagnose MODEL --write-target",
+            )
+    return list(found.values())
+
+
+def _always(samples: range, subject: str) -> range:
+    """Return the same samples for every subject."""
+    return samples
+
+
+def _renderer(ctx: RunContext, ingested: Ingested) -> Callable[[int, Callable[[str], range]], list[Wanted]]:
+    """Return what renders the prompts of one recipe: its place, and from a subject to the indices of its samples."""
     count_tokens = load_counter(ctx.config.student.model)
-    wanted = []
     pools = example_pools(ctx.config, ctx.catalogue, ingested, count_tokens)
-    for place, spec in enumerate(ctx.config.generate.recipes):
+
+    def render(place: int, samples_of: Callable[[str], range]) -> list[Wanted]:
+        spec = ctx.config.generate.recipes[place]
         requests = build_requests(
             spec,
             ingested.documents,
@@ -120,12 +161,25 @@ def generation_requests(ctx: RunContext, ingested: Ingested, supply: Supply) -> 
             count_tokens=count_tokens,
             context_tokens=ctx.config.generate.context_tokens,
             unknown_answer=ctx.config.student.answer_unknown,
-            samples_of=partial(supply.wanted, place),
+            samples_of=samples_of,
             examples=pools.get(place),
         )
         name = find_recipe(spec.recipe).name
-        wanted += [Wanted(place, name, request) for request in requests]
-    return wanted
+        return [Wanted(place, name, request) for request in requests]
+
+    return render
+
+
+def allowed(ctx: RunContext, wanted: Sequence[Wanted]) -> Sequence[Wanted]:
+    """Return what may be asked: with targets, what they cover and what was answered before."""
+    if not ctx.targets:
+        return wanted
+    answered = ctx.catalogue.answered([entry.request.key for entry in wanted])
+    return [
+        entry
+        for entry in wanted
+        if entry.request.key in answered or any(target.covers(entry.request) for target in ctx.targets)
+    ]
 
 
 def generate_and_curate(
@@ -171,9 +225,27 @@ def generate_and_curate(
     return generated, curated
 
 
+def ask_more(
+    ctx: RunContext,
+    ingested: Ingested,
+    wanted: Sequence[Wanted],
+    supply: Supply,
+    questions: Sequence[str],
+    before: tuple[Generated, Curated],
+) -> tuple[Generated, Curated]:
+    """Ask and judge a further round on top of what was made `before`; the counts are those of both.
+
+    Raises:
+        DataError: as `generate_and_curate`.
+    """
+    generated, earlier = before
+    generated, curated = generate_and_curate(ctx, ingested, wanted, supply, questions, generated)
+    return generated, replace(curated, asked=earlier.asked + curated.asked)
+
+
 def generate(ctx: RunContext, wanted: Sequence[Wanted]) -> Generated:
     """Ask what was never asked, parse every answer, store the items; and the same with what answers lead to."""
-    recipes = recipes_of(ctx.config.generate.recipes)
+    recipes, wanted = recipes_of(ctx.config.generate.recipes), allowed(ctx, wanted)
     ctx.reporter.step_started("generate", f"{len(wanted):,} requests")
     report = answer_all(
         [entry.request for entry in wanted],

@@ -9,11 +9,11 @@ after a round speaks of questions like the suite's, not of the documents as a wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from data_catalog.records import Request, Split
+from data_catalog.records import Chunk, Request, Split
 from evaluation.gates import Comparison, GateDecision, GateOutcome, labels_of, sliced_ids
 from evaluation.scorers.abstention import Abstention
 from evaluation.specs import GateRule, Requirement
@@ -66,8 +66,8 @@ class Target:
         if origin["split"] != Split.TRAIN.value:
             return False
         if origin["recipe"] == Unanswerable.name:
-            return origin["document_id"] in self.unknown
-        return origin["chunk_id"] in self.chunks
+            return origin.get("document_id") in self.unknown
+        return origin.get("chunk_id") in self.chunks  # seed tasks are about no chunk
 
 
 def improve(
@@ -153,25 +153,37 @@ def gap(comparison: Comparison) -> float:
 def find_target(ctx: RunContext, state: RunState) -> Target:
     """Diagnose the suites whose rules the first unsettled gate did not pass, and find what states their answers."""
     assert state.ingested is not None, "the data is made before"
-    train = {chunk.id: chunk.document_id for chunk in state.ingested.chunks if chunk.split is Split.TRAIN}
     # Elsewhere, no answer to compare with says nothing of what the documents hold.
     abstaining = {suite.name for suite in state.suites if isinstance(suite.spec.scorer, Abstention)}
-    chunks, unknown = set[str](), set[str]()
+    return target_of(_diagnoses(ctx, state), state.ingested.chunks, abstaining)
+
+
+def target_of(diagnoses: Sequence[Diagnosis], chunks: Sequence[Chunk], abstaining: Collection[str]) -> Target:
+    """Find what states the answers of what was failed.
+
+    Args:
+        diagnoses: of the suites in question.
+        chunks: all of them; those of the training side can be asked about.
+        abstaining: names of the suites on which a model should say that it does not know.
+    """
+    train = {chunk.id: chunk.document_id for chunk in chunks if chunk.split is Split.TRAIN}
+    documents = set(train.values())
+    stating, unknown = set[str](), set[str]()
     failures = reached = 0
-    for found in _diagnoses(ctx, state):
+    for found in diagnoses:
         for failure in found.failures:
             failures += 1
             if failure.chunk_id in train:
-                chunks.add(failure.chunk_id)
+                stating.add(failure.chunk_id)
                 reached += 1
-            elif not failure.score.answers and found.suite in abstaining and failure.document_id in train.values():
+            elif not failure.score.answers and found.suite in abstaining and failure.document_id in documents:
                 unknown.add(failure.document_id)
                 reached += 1
     return Target(
         failures=failures,
-        chunks=frozenset(chunks),
+        chunks=frozenset(stating),
         unknown=frozenset(unknown),
-        documents=len({train[chunk] for chunk in chunks} | unknown),
+        documents=len({train[chunk] for chunk in stating} | unknown),
         elsewhere=failures - reached,
     )
 
@@ -212,11 +224,10 @@ def _ask_again(ctx: RunContext, state: RunState, target: Target) -> bool:
         return False
     ctx.teacher.prepare()
     wanted = generation.generation_requests(ctx, state.ingested, state.supply)
-    earlier = state.curated
-    state.generated, curated = generation.generate_and_curate(
-        ctx, state.ingested, wanted, state.supply, state.questions, state.generated
+    before = state.generated, state.curated
+    state.generated, state.curated = generation.ask_more(
+        ctx, state.ingested, wanted, state.supply, state.questions, before
     )
-    state.curated = replace(curated, asked=earlier.asked + curated.asked)
     ctx.teacher.rest()
     return True
 
@@ -234,3 +245,4 @@ def _tell_target(ctx: RunContext, number: int, target: Target) -> None:
 def _restore(state: RunState, before: RunState) -> None:
     """Take back what a round made; what it asked stays in the catalogue and in the list of rounds."""
     state.generated, state.curated, state.stages = before.generated, before.curated, before.stages
+    state.pairs = before.pairs

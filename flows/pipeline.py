@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from flows.workers import WorkerHost
 from generators.engine import open_requests
 from generators.recipes import RECIPES, recipes_of
 from generators.refill import Supply
+from generators.target import load_target
 from training.compatibility import PREFERENCE
 
 HELD_OUT = "held_out"
@@ -87,7 +88,13 @@ def open_run(config: Config, reporter: Reporter, command: str) -> Iterator[RunCo
         host = stack.enter_context(WorkerHost(config.home))
         judges = dict(zip(config.judges, others, strict=True))
         yield RunContext(
-            config=config, catalogue=catalogue, teacher=teacher, reporter=reporter, host=host, judges=judges
+            config=config,
+            catalogue=catalogue,
+            teacher=teacher,
+            reporter=reporter,
+            host=host,
+            judges=judges,
+            targets=tuple(map(load_target, config.generate.targets)),
         )
 
 
@@ -156,7 +163,9 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
         check_replay(ctx.config.replay, state.suites)
     supply = Supply(ctx.config.generate.recipes)
     wanted = generation.generation_requests(ctx, state.ingested, supply)
-    if open_requests([entry.request for entry in wanted], ctx.catalogue).to_ask:
+    targeted = generation.targeted_requests(ctx, state.ingested)
+    first = generation.allowed(ctx, [*wanted, *targeted])
+    if open_requests([entry.request for entry in first], ctx.catalogue).to_ask:
         ctx.teacher.prepare()
     state.base = model_steps.base_model(ctx)
     if evaluate_base:
@@ -167,9 +176,23 @@ def _make_data(ctx: RunContext, state: RunState, *, evaluate_base: bool = True) 
     state.generated, state.curated = generation.generate_and_curate(
         ctx, state.ingested, wanted, supply, state.questions
     )
+    if targeted:
+        _ask_targeted(ctx, state, targeted)
     if evaluate_base:
         _add_held_out(ctx, state)
     ctx.teacher.rest()
+
+
+def _ask_targeted(ctx: RunContext, state: RunState, targeted: Sequence[generation.Wanted]) -> None:
+    """Ask what the targets name, after the rounds: those are to come to what they came to before."""
+    assert state.ingested is not None, "_make_data ingests"
+    ctx.reporter.note(f"targets: {len(targeted):,} more requests, and nothing new about anything else")
+    for entry in targeted:
+        state.supply.took(entry.place, entry.request.origin["subject"], entry.request.sample_index)
+    before = state.generated, state.curated
+    state.generated, state.curated = generation.ask_more(
+        ctx, state.ingested, targeted, state.supply, state.questions, before
+    )
 
 
 def _add_held_out(ctx: RunContext, state: RunState) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.gates import check_slices, labels_of
@@ -12,12 +14,12 @@ from flows.data_steps import ingest_notes
 from flows.document_parser import document_parser
 from flows.vllm import has_gpu
 from generators.chunks import cut
-from generators.documents import read_documents
+from generators.documents import ReadResult, read_documents
 from generators.recipes import find_recipe
-from generators.specs import RecipeSpec, endpoint_urls
+from generators.specs import DocumentsSpec, RecipeSpec, endpoint_urls
 from generators.tokens import load_counter
-from generators.withholding import withhold
-from training.compatibility import adapter_of
+from generators.withholding import Open, withhold
+from training.compatibility import PREFERENCE, adapter_of
 from training.footprint import largest_batch, predict, read_shape, remedies, size, step_operations
 from training.machine import free_memory, product_speed
 from training.specs import StageSpec
@@ -45,24 +47,50 @@ def memory_line(model: Path, spec: StageSpec, free: int | None = None) -> str:
     return f"{line}; {size(free)} are free: {'; or '.join(fitting) or 'no single setting makes it fit'}"
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Documents that were read and cut, and of which nothing is kept."""
+
+    read: ReadResult
+    seen: Open
+    """What of it may be shown and trained on."""
+    chunks: int
+    tokens: int
+    """Of all chunks, by the student's tokenizer."""
+
+    @property
+    def line(self) -> str:
+        """The counts in words."""
+        return f"{len(self.read.documents):,} in {self.chunks:,} chunks, {self.tokens:,} tokens"
+
+
+def count_documents(spec: DocumentsSpec, count: Callable[[str], int]) -> Counted:
+    """Read and cut the documents; what parses them is started in a process of its own, and ended again.
+
+    Raises:
+        DocumentError: there are none.
+    """
+    with tempfile.TemporaryDirectory(prefix="tutelage-check-") as home:
+        read = read_documents(spec, document_parser(Path(home)))
+    chunks = [chunk for document in read.documents for chunk in cut(document, spec, count)]
+    seen = withhold(read.documents, chunks, spec.withhold_sensitive)
+    return Counted(read, seen, len(chunks), sum(count(chunk.text) for chunk in chunks))
+
+
 def describe(config: Config) -> str:
     """Read the documents and suites and return the plan as text; nothing is kept of it.
 
     Only what parses documents in a process of its own is started, and ended again.
     """
     count = load_counter(config.student.model)
-    with tempfile.TemporaryDirectory(prefix="tutelage-check-") as home:
-        read = read_documents(config.documents, document_parser(Path(home)))
-    chunks = [chunk for document in read.documents for chunk in cut(document, config.documents, count)]
-    seen = withhold(read.documents, chunks, config.documents.withhold_sensitive)
-    tokens = sum(count(chunk.text) for chunk in chunks)
+    counted = count_documents(config.documents, count)
     urls = endpoint_urls(config.teacher.base_url or ())
     where = ", ".join(urls) or "a vLLM server of our own"
     in_flight = f"{config.teacher.concurrency} requests at a time{' each' if len(urls) > 1 else ''}"
     lines = [
         f"project    {config.project}, kept in {config.home}",
-        f"documents  {len(read.documents):,} in {len(chunks):,} chunks, {tokens:,} tokens",
-        *(f"           {line}" for line in ingest_notes(read, seen)),
+        f"documents  {counted.line}",
+        *(f"           {line}" for line in ingest_notes(counted.read, counted.seen)),
         f"teacher    {config.teacher.model} on {where}, {in_flight}",
         *(f"generate   {_recipe_line(recipe)}" for recipe in config.generate.recipes),
         f"student    {config.student.model}",
@@ -76,6 +104,9 @@ def describe(config: Config) -> str:
         check_slices(stage.gate, labels)
         gate = ", ".join(f"{rule.subject} {rule.require}" for rule in stage.gate) or "no gate"
         lines.append(f"stage      {stage.name}: {stage.train.stage} by {stage.train.method.name}; gate: {gate}")
+        if stage.train.stage in PREFERENCE:
+            recipes = ", ".join(spec.name for spec in stage.data.pairs)
+            lines.append(f"           pairs: {recipes}; {stage.data.samples} answers per question")
         lines.append(f"           {memory_line(config.student.model, stage.train)}")
     return "\n".join(lines)
 

@@ -107,6 +107,8 @@ def preview(config: Config, reporter: Reporter, chunks: int) -> Preview:
     Raises:
         DataError: there is nothing to ask about.
     """
+    # A preview is of the whole job, and asks about chunks that no target has to name.
+    config = config.model_copy(update={"generate": config.generate.model_copy(update={"targets": ()})})
     with open_run(config, reporter, "tutelage preview") as ctx:
         ingested = ingest(ctx)
         chosen = _spread(ingested, chunks)

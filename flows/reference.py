@@ -221,20 +221,20 @@ def default_of(field: FieldInfo) -> str:
         return "required"
     default = field.get_default(call_default_factory=True)
     if isinstance(default, BaseModel):
-        chosen = {
-            name: _only_literal(inner)
-            for name, inner in type(default).model_fields.items()
-            if _only_literal(inner) is not None
-        }
-        changed = {**chosen, **default.model_dump(mode="json", exclude_defaults=True)}
+        changed = _changed(default)
         return f"`{_flow_style(changed)}`" if changed else "its own defaults"
     if isinstance(default, tuple | list):
-        entries = [
-            entry.model_dump(mode="json", exclude_defaults=True) if isinstance(entry, BaseModel) else entry
-            for entry in default
-        ]
+        several = any(len(models) > 1 for _, models in _models_in(field.annotation))
+        entries = [_changed(entry, several) if isinstance(entry, BaseModel) else entry for entry in default]
         return f"`{_flow_style(entries)}`"
     return f"`{_flow_style(default)}`"
+
+
+def _changed(default: BaseModel, chosen: bool = True) -> dict[str, Any]:
+    """Return the keys that a section must have in the file to say the same: what it changes, and what chooses it."""
+    literals = {name: _only_literal(field) for name, field in type(default).model_fields.items() if chosen}
+    said = {name: value for name, value in literals.items() if value is not None}
+    return {**said, **default.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _flow_style(value: Any) -> str:

@@ -21,6 +21,7 @@ from flows.context import RunContext
 from flows.data_steps import Ingested
 from flows.generation import Curated, Generated, RecipeCounts
 from flows.model_steps import StudentModel, SuiteScores, TrainedStage
+from flows.preferences import PairAccounts
 from flows.progress import RecordingReporter
 from flows.report import ImproveRound, ItemSample, ModelScores, NextCommand, ReportData, StageReport
 from flows.report.views import slice_text
@@ -49,13 +50,21 @@ class RunState:
     base: StudentModel | None = None
     base_scores: SuiteScores = field(default_factory=dict)
     stages: list[TrainedStage] = field(default_factory=list)
+    pairs: Mapping[str, Sequence[PairAccounts]] = field(default_factory=dict)
+    """What the recipes of pairs made for each preference stage."""
     rounds: list[ImproveRound] = field(default_factory=list)
     version: ModelVersion | None = None
+
+    @property
+    def pair_accounts(self) -> list[PairAccounts]:
+        """What the recipes of pairs made, in the order of the stages."""
+        return [account for accounts in self.pairs.values() for account in accounts]
 
 
 def report_data(ctx: RunContext, state: RunState, failed: TrainedStage | None) -> ReportData:
     """Put together what the report of this run shows."""
-    verdicts = _by_item(state.curated.verdicts)
+    pairs = state.pair_accounts
+    verdicts = _by_item([*state.curated.verdicts, *(said for account in pairs for said in account.verdicts)])
     funnel = run_funnel(state)
     return ReportData(
         project=ctx.config.project,
@@ -94,7 +103,9 @@ def run_funnel(state: RunState) -> tuple[FunnelRow, ...]:
     items_of: dict[str, list[Item]] = defaultdict(list)
     for item in state.generated.items:
         items_of[item.recipe.split("@")[0]].append(item)
-    return tuple(_funnel_row(counts, items_of[counts.recipe], verdicts) for counts in state.generated.recipes)
+    made = [_funnel_row(counts, items_of[counts.recipe], verdicts) for counts in state.generated.recipes]
+    pairs = [_funnel_row(one.counts, one.items, _by_item(one.verdicts)) for one in state.pair_accounts]
+    return (*made, *pairs)
 
 
 def _funnel_row(counts: RecipeCounts, items: Sequence[Item], verdicts: Mapping[str, Sequence[Verdict]]) -> FunnelRow:
@@ -205,7 +216,8 @@ def _spread(items: Sequence[Item]) -> list[Item]:
 
 def _examples(state: RunState, funnel: Sequence[FunnelRow]) -> list[Item]:
     """Return the items that the funnel names as examples of its reasons."""
-    items = {item.id: item for item in state.generated.items}
+    pairs = (item for account in state.pair_accounts for item in account.items)
+    items = {item.id: item for item in (*state.generated.items, *pairs)}
     named = dict.fromkeys(
         item_id
         for row in funnel

@@ -59,7 +59,9 @@ def train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
 def _dataset(ctx: RunContext, state: RunState, stage: StageConfig, model: StudentModel) -> DatasetVersion | None:
     assert state.ingested is not None, "_make_data ingests"
     if stage.train.stage in PREFERENCE:
-        return preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
+        made = preference_dataset(ctx, stage, state.ingested, state.curated.accepted, model)
+        state.pairs = {**state.pairs, stage.name: made.accounts}
+        return made.dataset
     return data_steps.stage_dataset(ctx, stage, state.ingested, state.curated.accepted)
 
 

@@ -153,6 +153,9 @@ class VllmServer:
         argv += ["--model", self.spec.model, "--served-model-name", self._served_name]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
         argv += ["--dtype", self.spec.vllm.dtype, "--max-num-seqs", str(self.spec.concurrency)]
+        # A line for each request says nothing that the catalogue does not, and the server would wait to write it while
+        # the catalogue is synced to the same disk.
+        argv += ["--disable-uvicorn-access-log"]
         # A schema alone lets a model write white space until its token limit; the protocol has no field against it.
         argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
         if self.spec.vllm.max_model_len is not None:

@@ -1,4 +1,6 @@
-"""One try at one request: the OpenAI-compatible chat protocol over HTTP, and what can be wrong with an answer.
+"""One try at one request: the OpenAI-compatible protocol over HTTP, and what can be wrong with an answer.
+
+A request goes to `/chat/completions`; one that goes on with a text outside any chat, to `/completions`.
 
 The protocol is spoken directly over aiohttp instead of through the `openai` package. Measured on one core against a
 local server that answers at once, 64 requests in flight: openai 3.54 430 requests/s (2.3 ms of CPU each), httpx2 2.16
@@ -29,6 +31,8 @@ SHOWN_BYTES = 300
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
 THROTTLING_STATUS = frozenset({429, 503})
 FATAL_STATUS = frozenset({401, 403, 404})
+NO_SUCH_PATH = frozenset({404, 405, 501})
+"""What servers answer that have no `/completions`, or have it not for this model."""
 
 
 class Trouble(Enum):
@@ -66,6 +70,13 @@ class Refused(Exception):
         self.fatal = fatal
 
 
+class NoTextCompletions(Refused):
+    """The server does not go on with texts outside a chat: it has no `/completions`, or not for this model."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, fatal=True)
+
+
 class ChatEndpoint:
     """An endpoint within one event loop; used as an asynchronous context manager.
 
@@ -82,6 +93,7 @@ class ChatEndpoint:
         self, base_url: str, model: str, *, api_key: str, connections: int, request_timeout: float, proxy: str | None
     ) -> None:
         self.url = f"{base_url.rstrip('/')}/chat/completions"
+        self.text_url = f"{base_url.rstrip('/')}/completions"
         self.model = model
         self.reached = False
         """Whether any HTTP response ever came from there."""
@@ -107,17 +119,19 @@ class ChatEndpoint:
 
         Raises:
             TryAgain: no answer, or a broken one.
-            Refused: a 4xx that a repetition won't change, or a redirection.
+            Refused: a 4xx that a repetition won't change, or a redirection; NoTextCompletions where the server can't
+                go on with a text.
         """
         started = time.monotonic()
+        url = self.text_url if request.continues_text else self.url
         limit = RESPONSE_BYTES + RESPONSE_BYTES_PER_TOKEN * request.sampling.max_tokens
         try:
             async with self._session.post(
-                self.url, data=payload(request, self.model), proxy=self._proxy, allow_redirects=False
+                url, data=payload(request, self.model), proxy=self._proxy, allow_redirects=False
             ) as response:
                 self.reached = True
                 if response.status != 200:
-                    raise await _bad_status(response)
+                    raise await _bad_status(response, of_text=request.continues_text)
                 body = await _read(response, limit)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise TryAgain(f"no connection: {error}", Trouble.UNCONNECTED) from error
@@ -136,7 +150,7 @@ def payload(request: Request, model: str) -> bytes:
     """
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        **_prompt(request),
         "temperature": request.sampling.temperature,
         "top_p": request.sampling.top_p,
         "max_tokens": request.sampling.max_tokens,
@@ -147,6 +161,12 @@ def payload(request: Request, model: str) -> bytes:
             "json_schema": {"name": "answer", "schema": request.response_schema},
         }
     return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _prompt(request: Request) -> dict[str, Any]:
+    if request.continues_text:
+        return {"prompt": request.messages[0].content}
+    return {"messages": [{"role": message.role, "content": message.content} for message in request.messages]}
 
 
 def completion_of(body: bytes, key: str, *, seconds: float) -> Completion:
@@ -162,7 +182,9 @@ def completion_of(body: bytes, key: str, *, seconds: float) -> Completion:
     try:
         value = json.loads(body)
         choice = value["choices"][0]
-        message, finish_reason = choice["message"], choice.get("finish_reason") or "stop"
+        # `/completions` has a text where `/chat/completions` has a message.
+        message = choice["message"] if "message" in choice else {"content": choice["text"]}
+        finish_reason = choice.get("finish_reason") or "stop"
         thought = message.get("reasoning_content") or message.get("reasoning")
         text = message.get("content") if thought else message["content"]
     except (ValueError, RecursionError) as error:
@@ -214,9 +236,11 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _bad_status(response: aiohttp.ClientResponse) -> TryAgain | Refused:
+async def _bad_status(response: aiohttp.ClientResponse, *, of_text: bool) -> TryAgain | Refused:
     status = response.status
     shown = _shown(await response.content.read(SHOWN_BYTES * 4))
+    if of_text and status in NO_SUCH_PATH:
+        return NoTextCompletions(f"HTTP {status}: {shown}")
     if status in RETRIED_STATUS or status >= 500:
         retry_after = retry_after_seconds(response.headers.get("Retry-After"))
         return TryAgain(f"HTTP {status}: {shown}", _trouble(status), retry_after)

@@ -58,6 +58,9 @@ class AdaptiveLimit:
         self._threshold = float(cap)
         """Below it the limit doubles with every round of answers; from there on it grows by 1."""
         self._cut_at = clock()
+        self._begin_round()
+        self._peak = 0
+        """Requests that were in flight at once, at most, since the endpoint was away."""
         self._best: _Pace | None = None
         self._cuts_for_pace = 0
         self._seconds = 0.0
@@ -70,6 +73,11 @@ class AdaptiveLimit:
         """Requests in flight at most, now."""
         return int(self._limit)
 
+    def begin(self) -> None:
+        """Begin another job: what the endpoint bears stays, how quick it was does not, for its prompts are others."""
+        self._best, self._cuts_for_pace = None, 0
+        self._forget_window()
+
     def answered(self, *, sent_at: float, tokens: int, in_flight: int) -> None:
         """Take note of an answer.
 
@@ -78,9 +86,7 @@ class AdaptiveLimit:
             tokens: of the answer; 0 where the endpoint doesn't say.
             in_flight: requests at the endpoint when the answer came, this one included.
         """
-        if in_flight >= self.value:
-            # A limit that is not reached has not been tried.
-            self._limit = min(self._limit + (1.0 if self._limit < self._threshold else 1.0 / self._limit), self.cap)
+        self._grow(sent_at, in_flight)
         if sent_at < self._cut_at:
             return  # its latency is that of the time before
         self._seconds += self._clock() - sent_at
@@ -88,6 +94,22 @@ class AdaptiveLimit:
         self._in_flight.append(in_flight)
         if len(self._in_flight) >= self._window:
             self._judge_pace()
+
+    def _grow(self, sent_at: float, in_flight: int) -> None:
+        """Raise the limit, where it was reached: one that is not reached has not been tried."""
+        self._peak = max(self._peak, in_flight)
+        if self._limit >= self._threshold:
+            self._limit = min(self._limit + (1.0 / self._limit if in_flight >= self.value else 0.0), self.cap)
+        # While it doubles, it may run ahead of what was in flight, as in Linux' `tcp_is_cwnd_limited`: answers come in
+        # bursts, of which only the first finds all others in flight. What was sent before it doubled last says
+        # nothing of how the endpoint bears that.
+        elif sent_at >= self._round_at and 2 * self._peak > self.value:
+            self._limit = min(self._limit + 1.0, self.cap)
+            if self._limit >= 2 * self._round_limit:
+                self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._round_at, self._round_limit = self._clock(), self._limit
 
     def congested(self, *, sent_at: float) -> None:
         """Halve the limit: a request was turned away or timed out. One cut answers for all that were in flight."""
@@ -97,7 +119,8 @@ class AdaptiveLimit:
     def collapse(self) -> None:
         """Begin anew with one request: the endpoint was away."""
         self._cut(self._limit * DECREASE)
-        self._limit = 1.0
+        self._limit, self._peak = 1.0, 0
+        self._begin_round()
         self._best = None
 
     def _judge_pace(self) -> None:
@@ -116,6 +139,7 @@ class AdaptiveLimit:
     def _cut(self, limit: float) -> None:
         self._limit = self._threshold = max(1.0, limit)
         self._cut_at = self._clock()
+        self._begin_round()
         self._forget_window()
 
     def _forget_window(self) -> None:

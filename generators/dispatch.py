@@ -21,7 +21,7 @@ from data_catalog.errors import TeacherError
 from data_catalog.records import Completion, FailureKind, Request, RequestFailure
 from generators.attempts import SUSPECT_DEATHS, Attempt, AttemptQueue
 from generators.budget import ErrorBudget
-from generators.chat_api import Refused, Trouble, TryAgain
+from generators.chat_api import NoTextCompletions, Refused, Trouble, TryAgain
 from generators.endpoints import Endpoint, Flight, Health
 from generators.job_settings import JobSettings
 
@@ -198,6 +198,8 @@ class Dispatcher:
     async def _try(self, endpoint: Endpoint, attempt: Attempt, *, alone: bool) -> None:
         try:
             completion = await endpoint.api.ask(attempt.request, attempt.key)
+        except NoTextCompletions as refused:
+            raise self._settings.no_text_completions(endpoint.api.text_url, str(refused)) from refused
         except Refused as refused:
             if refused.fatal:
                 raise self._settings.refusal(endpoint.url, str(refused)) from refused

@@ -20,7 +20,7 @@ from generators.dispatch import Dispatcher
 from generators.endpoints import Endpoint
 from generators.job_settings import JobSettings
 
-BATCH_SECONDS = 2.0
+BATCH_SECONDS = 4.0
 """Completions wait no longer than this to be handed over."""
 MAX_QUEUED_BATCHES = 4
 """Nothing more is sent while the caller, who stores them, is this many batches behind."""
@@ -121,11 +121,13 @@ class Job:
                     proxy=settings.proxy,
                 )
                 await stack.enter_async_context(api)
+                limit = settings.limits.setdefault(url, AdaptiveLimit(settings.spec.concurrency))
+                limit.begin()
                 endpoints.append(
                     Endpoint(
                         url,
                         api,
-                        AdaptiveLimit(settings.spec.concurrency),
+                        limit,
                         patience=settings.spec.request_timeout,
                         backoff=settings.backoff_seconds,
                     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from data_catalog.errors import TeacherError, TeacherUnreachable
 from data_catalog.records import FailureKind, RequestFailure
+from generators.concurrency import AdaptiveLimit
 from generators.specs import TeacherSpec
 
 
@@ -21,6 +22,8 @@ class JobSettings:
     proxy: str | None
     batch_size: int
     backoff_seconds: float
+    limits: dict[str, AdaptiveLimit]
+    """By address, what earlier jobs found that an endpoint bears."""
     answered_before: int = 0
     failed_before: Mapping[str, FailureKind] = field(default_factory=dict)
 
@@ -45,6 +48,15 @@ class JobSettings:
             f"{url} refuses every request for model {self.model!r}: {reason}",
             next_step="check teacher.model (the name that the endpoint serves), teacher.base_url (it ends in /v1) and "
             "the key in teacher.api_key_env",
+        )
+
+    def no_text_completions(self, url: str, reason: str) -> TeacherError:
+        """Return the error of a job that asks an endpoint to go on with a text outside any chat, which it can't."""
+        return TeacherError(
+            f"{url} does not go on with a bare text for model {self.model!r}: {reason}",
+            valid="a server with /v1/completions, such as vLLM, SGLang or llama.cpp; many that only chat have none",
+            next_step="take the recipe magpie out of generate.recipes, or name such a server in teacher.base_url; "
+            "if it is one, check teacher.model (the name that it serves)",
         )
 
     def unreachable(self, reasons: Mapping[str, str]) -> TeacherUnreachable:

@@ -54,6 +54,8 @@ VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "self_instruct": frozenset({"tasks"}),
         "evol_instruct_plan": frozenset({"task"}),
         "evol_instruct": frozenset({"task"}),
+        "magpie": frozenset({"task"}),
+        "aspect_ratings": frozenset({"heading", "chunk", "question", "answer", "reference"}),
     }
 )
 """What each kind of template is given; using anything else is an error before a single request is sent."""

@@ -61,6 +61,11 @@ class Supply:
                     self._taken[place, subject] = more
         return Counter(place for place, _ in self._grown)
 
+    def took(self, place: int, subject: str, sample: int) -> None:
+        """Take note of a sample that is asked beside the rounds, so that later ones begin behind it."""
+        taken = self._taken.get((place, subject), self._specs[place].samples)
+        self._taken[place, subject] = max(taken, sample + 1)
+
     def demand(self, asked: Mapping[int, Iterable[Request]], failed: Callable[[Request], bool]) -> Mapping[int, int]:
         """Begin a round for what a model failed: `samples` more for every subject of which a request is `failed`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -166,6 +166,11 @@ class RecipeSpec(Spec):
     """A file `*.jsonl` of tasks, rows of `instruction` and, if you like, `response`: what `self_instruct` and
     `evol_instruct` make more of."""
 
+    openings: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """`magpie`: how the teacher's chat template begins a user's turn, up to where the user writes, such as
+    `"<|im_start|>user\\n"`; a system turn may stand before it. Each is gone on with `samples` times, or until `target`
+    items are accepted of it."""
+
     @model_validator(mode="after")
     def _has_examples(self) -> Self:
         if bool(self.shots) != (self.shots_from is not None):
@@ -252,3 +257,6 @@ class GenerateSpec(Spec):
     """Completions made durable in one transaction."""
     context_tokens: int = Field(default=2048, ge=32)
     """Longest text of a whole document in a prompt that needs more than one chunk, in student tokens."""
+    targets: tuple[Path, ...] = ()
+    """Files written by `tutelage diagnose MODEL --write-target FILE`. As long as there are any, the teacher is newly
+    asked about the chunks and documents that they name, and about nothing else."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from data_catalog.errors import ConfigError, Interrupted, TeacherError
 from data_catalog.records import Completion, FailureKind, Request, RequestFailure
+from generators.concurrency import AdaptiveLimit
 from generators.job import Job
 from generators.job_settings import JobSettings
 from generators.specs import TeacherSpec, endpoint_urls
@@ -79,6 +80,7 @@ class OpenAITeacher:
         """Requests of the same job that were answered earlier: the share of failures is one of the whole job."""
         self.failed_before: Mapping[str, FailureKind] = {}
         """How requests failed in an earlier run: those are sent last, and suspects alone."""
+        self._limits: dict[str, AdaptiveLimit] = {}
         self._fingerprint = fingerprint
         self._on_progress = on_progress
         self._on_note = on_note
@@ -128,6 +130,7 @@ class OpenAITeacher:
             api_key=self.api_key,
             proxy=self.proxy,
             batch_size=self.batch_size,
+            limits=self._limits,
             backoff_seconds=self.backoff_seconds,
             answered_before=self.answered_before,
             failed_before=self.failed_before,

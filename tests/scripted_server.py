@@ -74,6 +74,7 @@ class ScriptedServer:
     Args:
         answer: from a request's JSON body to the assistant's text; a KeyError is answered by 400.
         faults: what happens to the first requests, in the order of their arrival; None is a good answer.
+        completes_text: whether there is `/v1/completions`, which goes on with a text outside any chat.
         fault_of: what happens to a request by its body and how often that very body came before; asked after `faults`.
         retry_after: the header that goes with 429.
         delay: seconds before every answer; or a function that says them for so many requests in flight.
@@ -89,6 +90,7 @@ class ScriptedServer:
     capacity: int | None = None
     restart_after: float | None = None
     model: str = "scripted"
+    completes_text: bool = True
     received: list[Body] = field(default_factory=list)
     """Every request body, in the order of arrival."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -101,7 +103,8 @@ class ScriptedServer:
     @property
     def prompts(self) -> list[str]:
         """The last message of every request in the order of arrival, questions for one token left out."""
-        return [body["messages"][-1]["content"] for body in self.received if not is_probe(body)]
+        bodies = [body for body in self.received if not is_probe(body)]
+        return [body["prompt"] if "prompt" in body else body["messages"][-1]["content"] for body in bodies]
 
     def __enter__(self) -> Self:
         self._script = iter(self.faults)
@@ -175,6 +178,7 @@ class ScriptedServer:
         if request_line.startswith("GET"):
             return await _send(writer, 200, json.dumps({"object": "list", "data": [{"id": self.model}]}).encode())
         body: Body = json.loads(content)
+        assert ("prompt" in body) == (request_line.split()[1] == "/v1/completions"), request_line
         earlier = self._seen[content]
         self._seen[content] += 1
         self.received.append(body)
@@ -190,6 +194,8 @@ class ScriptedServer:
             self._in_flight -= 1
 
     async def _respond(self, writer: asyncio.StreamWriter, body: Body, fault: Fault | None) -> bool:
+        if "prompt" in body and not self.completes_text:
+            fault = Fault.NOT_FOUND
         if fault in _STATUS:
             extra = {"Retry-After": self.retry_after} if fault is Fault.RATE_LIMITED and self.retry_after else {}
             return await _send(writer, _STATUS[fault], json.dumps({"error": {"message": str(fault)}}).encode(), extra)
@@ -233,7 +239,11 @@ def _response(body: Body, text: str | None, finish_reason: str) -> bytes:
             "object": "chat.completion",
             "model": body["model"],
             "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+                {
+                    "index": 0,
+                    **({"text": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}),
+                    "finish_reason": finish_reason,
+                }
             ],
             "usage": {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18},
         }
@@ -276,7 +286,7 @@ class ScriptedTeacher:
     Args:
         templates: whose prompts it understands; the product's own, in both languages, when left out.
         answers: how it answers templates of a kind, from their variables (and `template`, the name), instead of by its
-            own rules.
+            own rules; those of `text`, how it goes on with a text outside any chat.
     """
 
     def __init__(
@@ -293,10 +303,12 @@ class ScriptedTeacher:
 
     def answer(self, body: Body) -> str:
         """Return the answer to a request; KeyError where the prompt is of no template."""
+        if "prompt" in body:
+            return self._answers["text"]({"text": body["prompt"]})
         prompt = body["messages"][-1]["content"]
         for template, pattern in self._patterns:
             if match := pattern.fullmatch(prompt):
-                named = {"template": template.name, "heading": "", "reference": "", **match.groupdict()}
+                named = {"template": template.name, "heading": "", "chunk": "", "reference": "", **match.groupdict()}
                 return self._answer(template.recipe, named)
         if is_probe(body):
             return "ok"
@@ -344,10 +356,10 @@ def all_product_templates() -> tuple[Template, ...]:
 
 @cache
 def _patterns(template: Template) -> Sequence[re.Pattern[str]]:
-    """Return expressions that read a prompt's variables back, with a heading or a reference and without."""
+    """Return expressions that read a prompt's variables back, with a heading, a chunk or a reference and without."""
     marks = {name: f"\ue000{name}\ue001" for name in template.variables}
     patterns = []
-    for values in (marks, {**marks, "heading": ""}, {**marks, "reference": ""}):
+    for values in (marks, {**marks, "heading": ""}, {**marks, "reference": ""}, {**marks, "heading": "", "chunk": ""}):
         expression = re.escape(template.render(**values).messages[-1].content)
         for name, mark in marks.items():
             expression = expression.replace(re.escape(mark), f"(?P<{name}>.*?)", 1)

@@ -35,6 +35,9 @@ from training.method_specs import (
 from training.sampled_specs import SampledSpec
 from training.stage_specs import StageSpec
 
+MARGIN = 1.15
+"""How far a prediction may be off, seen on a CPU. A stage is refused when not even the prediction less that fits, and
+advised when the prediction with that does."""
 FLOAT = 4
 """Bytes of a float32."""
 ADAM = 2 * FLOAT
@@ -139,6 +142,8 @@ def read_shape(directory: Path) -> Shape:
             for name, entry in _head(file).items()
             if name != "__metadata__"
         }
+        if not tensors:
+            raise ValueError("it has no *.safetensors")
         hidden = _dimension(config, "hidden_size", "n_embd", "d_model")
         heads = _dimension(config, "num_attention_heads", "n_head", "num_heads", default=1)
         head = int(config.get("head_dim") or hidden // heads)

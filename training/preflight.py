@@ -21,24 +21,22 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from data_catalog.errors import MachineError
-from training.footprint import Batch, Footprint, Shape, next_pieces, predict, read_shape, remedies, size
+from training.footprint import MARGIN, Batch, Footprint, Shape, next_pieces, predict, read_shape, remedies, size
+from training.gpu import gpu_memory
 from training.machine import free_memory, own_memory, peak_memory
 from training.models import ModelSource
 from training.packing import NO_LOSS
 from training.specs import SampledSpec, StageSpec
 from training.stages.base import Material, Stage
 
-MARGIN = 1.15
-"""A stage is refused when not even the prediction less its error (15 %) fits."""
 Room = Callable[[], int]
 """Returns how many bytes may still be taken."""
 
 
 def room() -> int:
     """Return the bytes that a training may still take: of the GPU's memory, or without one of the machine's."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    return free_memory()
+    of_gpu = gpu_memory()
+    return free_memory() if of_gpu is None else of_gpu
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,25 @@ class SampledSpec(StageSpec):
     """What these stages share: prompts are answered in rollouts, and the answers of a rollout are learned from."""
 
     learning_rate: float = Field(default=1e-5, gt=0, lt=1)
-    """Peak rate of AdamW: 1e-5 with LoRA, 1e-6 with full weights."""
+    """Peak rate of AdamW: 1e-5 with LoRA, 1e-6 with full weights. Default because LoRA takes about ten times the rate
+    of full weights (LoRA Without Regret)."""
     epochs: float = Field(default=1.0, gt=0)
-    """Passes over the prompts; each pass answers all of them anew."""
+    """Passes over the prompts; each pass answers all of them anew. Default because `passes` learns several times from
+    each answer already."""
     rollout: int = Field(default=32, ge=1)
-    """Prompts that are answered before the answers are learned from."""
+    """Prompts that are answered before the answers are learned from. Default because it makes four batches of the
+    default size: enough answers to whiten the advantages over."""
     passes: int = Field(default=4, ge=1)
-    """How often the answers of one rollout are learned from."""
+    """How often the answers of one rollout are learned from. Default from the PPOConfig that TRL had."""
     max_new_tokens: int = Field(default=64, ge=1)
-    """Tokens of an answer at most."""
+    """Tokens of an answer at most. Default because a suite's `max_tokens` is as many: what is learned is what is
+    asked."""
     clip: float = Field(default=0.2, gt=0, lt=1)
-    """How far a probability may move, as a share of that at its rollout, before it stops counting."""
+    """How far a probability may move, as a share of that at its rollout, before it stops counting. Default from arXiv
+    1707.06347, section 6.1."""
     unfinished_penalty: float = Field(default=1.0, ge=0)
-    """What an answer loses that did not end within `max_new_tokens`."""
+    """What an answer loses that did not end within `max_new_tokens`. Default because centred rewards lie around zero,
+    where one makes a bad answer of a good one."""
 
     @property
     def group(self) -> int:
@@ -67,21 +73,22 @@ class PpoSpec(SampledSpec):
 
     stage: Literal["ppo"] = "ppo"
     batch_size: int = Field(default=8, ge=1)
-    """Answers per optimiser step and device; a divisor of `rollout`."""
+    """Answers per optimiser step and device; a divisor of `rollout`. Default from transformers' TrainingArguments."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """How far a token's probability may move, as a share of that at its rollout, before it stops counting; and how far
-    the values may move."""
+    the values may move. Default from arXiv 1707.06347, section 6.1."""
     discount: float = Field(default=1.0, gt=0, le=1)
-    """Gamma: how much a reward counts one token earlier."""
+    """Gamma: how much a reward counts one token earlier. Default from arXiv 2203.02155, appendix C.4: no discount."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """Lambda of generalised advantage estimation (arXiv 1506.02438)."""
+    """Lambda of generalised advantage estimation (arXiv 1506.02438). Default from arXiv 1707.06347, table 3."""
     value_weight: float = Field(default=0.1, ge=0)
-    """Weight of the value head's loss."""
+    """Weight of the value head's loss. Default from the PPOConfig that TRL had."""
     kl_weight: float = Field(default=0.05, ge=0)
-    """Weight of the KL divergence from the model that the stage starts from, per token, at the beginning."""
+    """Weight of the KL divergence from the model that the stage starts from, per token, at the beginning. Default
+    from the PPOConfig that TRL had."""
     kl_target: float | None = Field(default=6.0, gt=0)
     """Divergence of a whole answer, in nats, that `kl_weight` is adapted to (arXiv 1909.08593, section 2.2); null keeps
-    it as it is."""
+    it as it is. Default from the PPOConfig that TRL first had."""
 
     @property
     def judged(self) -> bool:
@@ -110,15 +117,24 @@ def _not_alone(value: Any) -> Any:
 class GroupSpec(SampledSpec):
     """What `grpo` and `rloo` share: an answer is as good as it is better than the others to the same prompt."""
 
+    learning_rate: float = Field(default=1e-5, gt=0, lt=1)
+    """Peak rate of AdamW: 1e-5 with LoRA, 1e-6 with full weights (arXiv 2402.03300, section 4.2; TRL's GRPOConfig and
+    RLOOConfig). Default because LoRA takes about ten times the rate of full weights (LoRA Without Regret)."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the prompts; each pass answers all of them anew. Default because each prompt is answered
+    `group_size` times already."""
     group_size: Annotated[int, BeforeValidator(_not_alone)] = Field(default=8, ge=2)
-    """Answers to each prompt of a rollout; 8 as in TRL, 64 in arXiv 2402.03300, 2 and 4 in arXiv 2402.14740."""
+    """Answers to each prompt of a rollout; 64 in arXiv 2402.03300, section 4.2, 2 in TRL's RLOOConfig. Default from
+    TRL's GRPOConfig."""
     rollout: int = Field(default=4, ge=1)
-    """Prompts that are answered, each `group_size` times, before the answers are learned from."""
+    """Prompts that are answered, each `group_size` times, before the answers are learned from. Default because these
+    are 32 answers, as many as those of a rollout of `ppo`."""
     passes: int = Field(default=1, ge=1)
-    """How often the answers of one rollout are learned from; 1 in arXiv 2402.03300, section 4.2."""
+    """How often the answers of one rollout are learned from. Default from arXiv 2402.03300, section 4.2; TRL's
+    GRPOConfig and RLOOConfig have it too."""
     batch_size: int = Field(default=32, ge=1)
-    """Answers per optimiser step and device; a divisor of `rollout` times `group_size`. Equal to that, and with one
-    pass, every answer is learned from as the model gives it."""
+    """Answers per optimiser step and device; a divisor of `rollout` times `group_size`. Default because it is all of
+    them: with one pass every answer is learned from by the model that gave it."""
     reward: Annotated[
         dict[RewardName, Annotated[float, Field(gt=0)]], BeforeValidator(weighed_by_name), Field(min_length=1)
     ] = Field(default_factory=_by_model)
@@ -127,12 +143,20 @@ class GroupSpec(SampledSpec):
     the answer that the row has, as the scorers of these names."""
     clip_high: float | None = Field(default=None, gt=0)
     """How far a probability may rise, where that is more than it may fall; 0.28 in DAPO (arXiv 2503.14476, section
-    3.1). Null: as `clip`."""
+    4.1). Null: as `clip`."""
+    unfinished_penalty: float = Field(default=1.0, ge=0)
+    """What an answer loses that did not end within `max_new_tokens`. Default because it makes the best answer by a
+    reward between 0 and 1 as bad as the worst one that ended."""
 
     @property
     def group(self) -> int:
         """How often each prompt of a rollout is answered."""
         return self.group_size
+
+    @property
+    def held(self) -> bool:
+        """Whether a frozen copy of the model that the stage starts from is kept beside it."""
+        return float(getattr(self, "kl_weight", 0.0)) > 0
 
     @property
     def judged(self) -> bool:
@@ -161,13 +185,8 @@ class GrpoSpec(GroupSpec):
     whole rollout (`batch`, 2508.08221), or `none`, which does not favour prompts that are nearly always or nearly never
     answered well (2503.20783)."""
     kl_weight: float = Field(default=0.04, ge=0)
-    """Weight of the KL divergence from the model that the stage starts from, in the loss of each token
-    (arXiv 2402.03300, section 4.2). At 0 no copy of that model is kept."""
-
-    @property
-    def held(self) -> bool:
-        """Whether a frozen copy of the model that the stage starts from is kept beside it."""
-        return self.kl_weight > 0
+    """Weight of the KL divergence from the model that the stage starts from, in the loss of each token; 0 in TRL's
+    GRPOConfig. At 0 no copy of that model is kept. Default from arXiv 2402.03300, section 4.2."""
 
     @model_validator(mode="after")
     def _ratio_goes_with_loss(self) -> Self:
@@ -190,10 +209,5 @@ class RlooSpec(GroupSpec):
     normalise: bool = False
     """Whether the advantages of a rollout are brought to mean 0 and standard deviation 1; TRL leaves them too."""
     kl_weight: float = Field(default=0.05, ge=0)
-    """Weight of the KL divergence of a whole answer, in nats, in what it earns; TRL's default. At 0 no copy of that
-    model is kept."""
-
-    @property
-    def held(self) -> bool:
-        """Whether a frozen copy of the model that the stage starts from is kept beside it."""
-        return self.kl_weight > 0
+    """Weight of the KL divergence of a whole answer, in nats, in what it earns. At 0 no copy of that model is kept.
+    Default from TRL's RLOOConfig."""

@@ -20,35 +20,40 @@ class StageSpec(Spec):
     method: MethodSpec = LoraSpec()
     """Which weights are trained; `method: lora` is short for `method: {name: lora}`."""
     learning_rate: float = Field(default=1e-4, gt=0, lt=1)
-    """Peak rate of AdamW. LoRA: 1e-4 to 2e-4, ten times that of full fine-tuning; full: 1e-5 (LoRA Without Regret)."""
+    """Peak rate of AdamW. LoRA: 1e-4 to 2e-4, ten times that of full fine-tuning; full: 1e-5. Default from LoRA Without
+    Regret."""
     epochs: float = Field(default=3.0, gt=0)
-    """Passes over the data."""
+    """Passes over the data. Default from transformers' TrainingArguments; Stanford Alpaca was trained so."""
     batch_size: int = Field(default=8, ge=1)
-    """Sequences per step and device."""
+    """Sequences per step and device. Default from transformers' TrainingArguments."""
     gradient_accumulation: int = Field(default=1, ge=1)
-    """Batches per optimiser step. LoRA does best with at most 32 sequences per step (LoRA Without Regret)."""
+    """Batches per optimiser step. LoRA does best with at most 32 sequences per step (LoRA Without Regret). Default
+    because a batch that fits into memory needs no pieces."""
     max_length: int = Field(default=1024, ge=16)
-    """Longest sequence in tokens; what is longer is counted in the ledger."""
+    """Longest sequence in tokens; what is longer is counted in the ledger. Default from TRL's SFTConfig."""
     max_lost_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of rows that may be truncated or dropped before the stage refuses to start."""
+    """Share of rows that may be truncated or dropped before the stage refuses to start. Default because a few odd rows
+    are in any data, and where more are lost it is a setting that is wrong."""
     warmup_share: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps in which the rate rises to its peak."""
+    """Share of the steps in which the rate rises to its peak. Default because it lies between the 0.03 of SFT and the
+    0.1 of DPO in Tülu 3 (arXiv 2411.15124)."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the rate falls after the peak."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay of AdamW. Default from transformers' TrainingArguments."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm."""
+    """Gradients are clipped to this norm. Default from transformers' TrainingArguments."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU that has it, float32 otherwise."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     seed: int = 42
-    """Seed of initialisation, order and dropout."""
+    """Seed of initialisation, order and dropout. Default from transformers' TrainingArguments."""
     checkpoint_steps: int = Field(default=200, ge=1)
-    """Steps between checkpoints; an interrupted stage goes on from the newest verified one."""
+    """Steps between checkpoints; an interrupted stage goes on from the newest verified one. Default because at a second
+    or so a step minutes are lost at most, and the disk is left in peace."""
     log_steps: int = Field(default=10, ge=1)
-    """Steps between two points of the loss curve."""
+    """Steps between two points of the loss curve. Default from TRL's trainers."""
 
     @property
     def stage_name(self) -> str:
@@ -141,9 +146,11 @@ class DpoSpec(StageSpec):
 
     stage: Literal["dpo"] = "dpo"
     learning_rate: float = Field(default=5e-6, gt=0, lt=1)
-    """Peak rate of AdamW: 5e-6 with LoRA, 5e-7 with full weights."""
+    """Peak rate of AdamW: 5e-6 with LoRA, 5e-7 with full weights. Default because it is ten times (LoRA Without Regret)
+    what full weights take in Tülu 3 (arXiv 2411.15124)."""
     beta: float = Field(default=0.1, gt=0)
-    """How strongly the policy is held to the reference model (arXiv 2305.18290, section 4); the tau of `ipo`."""
+    """How strongly the policy is held to the reference model; the tau of `ipo`. Default from arXiv 2305.18290, appendix
+    B."""
     loss: Annotated[
         dict[DpoLoss, Annotated[float, Field(gt=0)]], BeforeValidator(weighed_by_name), Field(min_length=1)
     ] = Field(default_factory=_sigmoid)
@@ -154,7 +161,7 @@ class DpoSpec(StageSpec):
     (DPO by the token, Tülu 3, 2411.15124), `sft` (likelihood of the chosen answers, only beside another)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """`robust`: the share of pairs that may be labelled the wrong way round, usually 0.1. `exo_pair` needs it, usually
-    1e-3. `aot`, `aot_unpaired`: the weight of the opposite preference."""
+    1e-3. `aot`, `aot_unpaired`: the weight of the opposite preference. Default because `sigmoid` reads none."""
 
     @model_validator(mode="after")
     def _losses_go_together(self) -> Self:
@@ -178,18 +185,21 @@ class KtoSpec(StageSpec):
 
     stage: Literal["kto"] = "kto"
     learning_rate: float = Field(default=5e-6, gt=0, lt=1)
-    """Peak rate of AdamW: 5e-6 with LoRA, 5e-7 with full weights."""
+    """Peak rate of AdamW: 5e-6 with LoRA, 5e-7 with full weights. Default because both are DPO's here: the reference
+    holds either in the same way."""
     batch_size: int = Field(default=8, ge=2)
-    """Answers per step and device; a pair has two. The KL term is a mean over them."""
+    """Answers per step and device; a pair has two. The KL term is a mean over them. Default from transformers'
+    TrainingArguments."""
     beta: float = Field(default=0.1, gt=0)
-    """How strongly the policy is held to the reference model (arXiv 2402.01306, section 4.1)."""
+    """How strongly the policy is held to the reference model. Default from arXiv 2402.01306."""
     loss: Literal["kto", "apo_zero_unpaired"] = "kto"
     """`kto`: answers are weighed against the KL divergence from the reference, estimated on mismatched answers.
     `apo_zero_unpaired`: without that term (arXiv 2408.06266)."""
     desirable_weight: float = Field(default=1.0, gt=0)
-    """Weight of the chosen answers."""
+    """Weight of the chosen answers. Default because pairs have as many chosen as rejected answers (arXiv
+    2402.01306)."""
     undesirable_weight: float = Field(default=1.0, gt=0)
-    """Weight of the rejected answers."""
+    """Weight of the rejected answers. Default because it is that of the chosen ones."""
 
 
 class OrpoSpec(StageSpec):
@@ -197,9 +207,11 @@ class OrpoSpec(StageSpec):
 
     stage: Literal["orpo"] = "orpo"
     learning_rate: float = Field(default=5e-5, gt=0, lt=1)
-    """Peak rate of AdamW: 8e-6 with full weights (arXiv 2403.07691), up to ten times that with LoRA."""
+    """Peak rate of AdamW: 8e-6 with full weights (arXiv 2403.07691), up to ten times that with LoRA. Default because it
+    stays somewhat below that, as nothing holds the model to a reference."""
     beta: float = Field(default=0.1, gt=0)
-    """Weight of the odds ratio beside the likelihood of prompt and chosen answer; the paper's lambda."""
+    """Weight of the odds ratio beside the likelihood of prompt and chosen answer; the paper's lambda. Default from
+    arXiv 2403.07691, and TRL's ORPOConfig."""
 
 
 class SimpoSpec(StageSpec):
@@ -207,13 +219,16 @@ class SimpoSpec(StageSpec):
 
     stage: Literal["simpo"] = "simpo"
     learning_rate: float = Field(default=5e-6, gt=0, lt=1)
-    """Peak rate of AdamW: 5e-6 with LoRA, 3e-7 to 1e-6 with full weights (arXiv 2405.14734)."""
+    """Peak rate of AdamW: 5e-6 with LoRA, 3e-7 to 1e-6 with full weights (arXiv 2405.14734). Default because LoRA takes
+    about ten times the rate of full weights (LoRA Without Regret)."""
     beta: float = Field(default=2.0, gt=0)
-    """Scale of the difference of mean log-probabilities; 2.0 to 2.5 in the paper."""
+    """Scale of the difference of mean log-probabilities; 2.0 to 2.5. Default from arXiv 2405.14734."""
     gamma: float = Field(default=1.0, ge=0)
-    """How far the chosen answer shall be ahead, after scaling; about half of `beta`."""
+    """How far the chosen answer shall be ahead, after scaling. Default because about half of `beta` is
+    where arXiv 2405.14734 says to begin."""
     sft_weight: float = Field(default=0.0, ge=0)
-    """Weight of the likelihood of the chosen answer beside the preference loss; above 0 this is CPO-SimPO."""
+    """Weight of the likelihood of the chosen answer beside the preference loss; above 0 this is CPO-SimPO. Default from
+    arXiv 2405.14734, whose loss has no such part."""
 
 
 class RewardSpec(StageSpec):
@@ -225,6 +240,7 @@ class RewardSpec(StageSpec):
 
     stage: Literal["reward"] = "reward"
     epochs: float = Field(default=1.0, gt=0)
-    """Passes over the pairs; reward models overfit soon (arXiv 2203.02155, appendix C.2)."""
+    """Passes over the pairs. Default because reward models overfit soon (arXiv 2203.02155, appendix C.2)."""
     centring: float = Field(default=0.01, ge=0)
-    """Weight of the square of the two rewards' sum, which keeps their mean at zero (arXiv 2312.09244, equation 2)."""
+    """Weight of the square of the two rewards' sum, which keeps their mean at zero. Default from arXiv 2312.09244,
+    equation 2."""

@@ -18,13 +18,12 @@ def trace(id: str, config: Path | None, home: Path | None, as_json: bool) -> Non
 
     ID is that of a document, chunk, item, request, dataset or model.
     """
-    from data_catalog.catalogue import Catalogue
-    from data_catalog.lineage import render_tree
-    from data_catalog.lineage import trace as trace_id
+    from data_catalog.lineage import render_tree, trace_in
+    from data_catalog.store import Store
     from flows.console import print_json
-    from flows.project import catalogue_home
+    from flows.project import CATALOGUE_NAME, catalogue_home
 
-    node = trace_id(Catalogue(catalogue_home(config, home)), id)
+    node = trace_in(Store(catalogue_home(config, home) / CATALOGUE_NAME), id)
     if as_json:
         print_json(node.model_dump(mode="json"))
     else:

@@ -165,37 +165,12 @@ class Curator:
 
     def _said_alone(self, item: Item) -> Iterator[Verdict]:
         """Yield what the checks say that look at one item and ask nobody, up to the first that it does not pass."""
-        for verdict in self._checks_alone(item):
-            yield verdict
-            if verdict.outcome is not Outcome.PASSED:
-                return
+        return until_objection(self._checks_alone(item))
 
     def _checks_alone(self, item: Item) -> Iterator[Verdict]:
-        spec, chunk, checks = self._spec, source_of(item, self._chunk_of), self._checks_of(item)
         if item.document_id is not None and item.document_id not in self._documents:
             yield unscored(item, SOURCE, "its document is not there any more")
-        yield schema.check(item)
-        if item.recipe == DOCUMENT:
-            return
-        yield length.check(
-            item,
-            max_question_chars=spec.max_question_chars,
-            max_answer_chars=spec.max_answer_chars,
-            max_text_chars=spec.max_text_chars,
-        )
-        yield repetition.check(item)
-        if item.chunk_id is not None:
-            yield script.check(item, chunk)
-        if spec.reject_sensitive:
-            yield sensitive.check(item, spec.reject_sensitive)
-        if Check.EVIDENCE in checks and spec.evidence:
-            yield evidence.check(item, *sources_of(item, self._chunk_of))
-        if Check.ANCHORED in checks and spec.anchored:
-            yield anchored.check(item, chunk)
-        if Check.FAITHFUL in checks:
-            yield faithful.check(item)
-        if Check.NOVEL in checks:
-            yield novel.check(item)
+        yield from checks_alone(item, self._spec, self._chunk_of, self._checks_of(item))
 
     def _checks_of(self, item: Item) -> frozenset[Check]:
         recipe = self._recipes.get(item.recipe)
@@ -237,6 +212,50 @@ class Curator:
         """Ask the teacher what it has not said yet."""
         if unanswered := [request for request in requests if request.key not in self._answers]:
             self._answers.update(self._ask(unanswered))
+
+
+def until_objection(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+    """Yield verdicts up to the first that is no pass; those behind it are not asked for."""
+    for verdict in verdicts:
+        yield verdict
+        if verdict.outcome is not Outcome.PASSED:
+            return
+
+
+def checks_alone(
+    item: Item, spec: CurateSpec, chunks: Mapping[str, Chunk], checks: frozenset[Check]
+) -> Iterator[Verdict]:
+    """Yield what the checks say that look at one item and ask nobody, each when it is asked for.
+
+    Args:
+        item: of any recipe.
+        spec: the limits, and which checks are left out.
+        chunks: by id.
+        checks: those that the item has to pass beside what every item has to.
+    """
+    chunk = source_of(item, chunks)
+    yield schema.check(item)
+    if item.recipe == DOCUMENT:
+        return
+    yield length.check(
+        item,
+        max_question_chars=spec.max_question_chars,
+        max_answer_chars=spec.max_answer_chars,
+        max_text_chars=spec.max_text_chars,
+    )
+    yield repetition.check(item)
+    if item.chunk_id is not None:
+        yield script.check(item, chunk)
+    if spec.reject_sensitive:
+        yield sensitive.check(item, spec.reject_sensitive)
+    if Check.EVIDENCE in checks and spec.evidence:
+        yield evidence.check(item, *sources_of(item, chunks))
+    if Check.ANCHORED in checks and spec.anchored:
+        yield anchored.check(item, chunk)
+    if Check.FAITHFUL in checks:
+        yield faithful.check(item)
+    if Check.NOVEL in checks:
+        yield novel.check(item)
 
 
 def _without(items: Sequence[Item], known: Mapping[str, object]) -> list[Item]:

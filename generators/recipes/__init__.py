@@ -20,6 +20,7 @@ from generators.recipes.entigraph import EntiGraph
 from generators.recipes.evol_instruct import EvolInstruct
 from generators.recipes.grounded_qa import GroundedQA
 from generators.recipes.instructions import Instructions
+from generators.recipes.magpie import Magpie
 from generators.recipes.multi_hop import MultiHop
 from generators.recipes.multi_turn import MultiTurn
 from generators.recipes.own import SUFFIX, load_recipe
@@ -61,6 +62,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ActiveReading(),
             SelfInstruct(),
             EvolInstruct(),
+            Magpie(),
         )
     }
 )
@@ -137,7 +139,11 @@ def build_requests(
         ConfigError: an unknown recipe or a template that can't be used.
     """
     recipe = find_recipe(spec.recipe, base_dir)
-    source = Source(documents, chunks, count_tokens, context_tokens, _seeds(spec, recipe, base_dir))
+    if recipe.needs_openings != bool(spec.openings):
+        lacking = "goes on with beginnings of a user's turn" if recipe.needs_openings else "takes no openings"
+        raise ConfigError(f"{recipe.name} {lacking}", valid="`openings: [...]` for magpie, for no other recipe")
+    seeds = _seeds(spec, recipe, base_dir)
+    source = Source(documents, chunks, count_tokens, context_tokens, seeds, spec.openings)
     return list(
         recipe.requests(
             spec,

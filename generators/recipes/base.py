@@ -67,6 +67,8 @@ class Source:
     """Longest text of a whole document in a prompt."""
     seeds: Sequence[Seed] = ()
     """Tasks that more are made from, for recipes that need no document."""
+    openings: Sequence[str] = ()
+    """Beginnings of a user's turn in the teacher's chat template, for a recipe that needs neither."""
 
     def sentences(self) -> Iterator[tuple[Chunk, str]]:
         """Yield each chunk's sentences that carry a fact, as one line each; headings, code and tables have none."""
@@ -146,6 +148,8 @@ class Recipe(ABC):
     """What its templates are given; empty for the product's own recipes: see `generators.prompts.VARIABLES`."""
     needs_seeds: ClassVar[bool] = False
     """Whether it makes more of seed tasks (`seeds` in the configuration) instead of asking about documents."""
+    needs_openings: ClassVar[bool] = False
+    """Whether it lets the teacher go on with `openings` of the configuration instead."""
     checks: ClassVar[frozenset[Check]] = frozenset()
     response_schema: ClassVar[Mapping[str, Any] | None] = None
     source_digest: str = ""

@@ -61,10 +61,15 @@ class EvolInstruct(Recipe):
         return FollowUp((Ask({"task": task}, origin),))
 
     def _done(self, request: Request, answer: Answer) -> Item | ParseFailure:
-        if len(words(answer)) < SHORT and _has(answer, DECLINES):
+        if declines(answer):
             return ParseFailure("the teacher declines the task")
         task = neutralise(request.origin["task"]).text
         return self.conversation(request, [(task, neutralise(answer).text)], seeds=list(request.origin["seeds"]))
+
+
+def declines(response: str) -> bool:
+    """Say whether a response does not do the task."""
+    return len(words(response)) < SHORT and _has(response, DECLINES)
 
 
 def _has(text: str, phrases: tuple[str, ...]) -> bool:

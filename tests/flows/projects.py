@@ -47,6 +47,7 @@ suites:
 stages:
   - name: read
     train: {{stage: pretrain, method: full, learning_rate: 1.0e-3, epochs: 1, max_length: 128}}
+    gate: []
   - name: learn
     train: {{stage: sft, method: lora, learning_rate: 4.0e-3, epochs: 2, max_length: 128}}
     gate: {gate}

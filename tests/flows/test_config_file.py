@@ -73,6 +73,27 @@ def test_a_stage_must_be_able_to_start_from_the_one_before(folder: Path) -> None
     assert len(load_config(folder / "tutelage.yaml").stages) == 2
 
 
+def test_pairs_may_be_named_or_spelt_out_and_who_answers_must_be_there(folder: Path) -> None:
+    def preferring(pairs: str) -> str:
+        return f"{GOOD}  - name: prefer\n    train: {{stage: dpo, method: lora}}\n    data: {{pairs: {pairs}}}\n"
+
+    message = problems(folder, preferring("[on_policy, {name: delta, rejected: smal}]"))
+    assert "stages[1].data.pairs[1]: nobody is named 'smal'; there are: student, teacher" in message
+    assert "a delta is between two models" in problems(folder, preferring("[{name: delta, rejected: teacher}]"))
+    assert "names somebody twice" in problems(
+        folder, preferring("[{name: aspect_ratings, answers: [student, student]}]")
+    )
+    assert "did you mean `margin`" in problems(folder, preferring("[{name: aspect_ratings, margins: 1}]"))
+    message = problems(folder, preferring("[{name: aspect_ratings, template: gone.jinja}]"))
+    assert f"stages[1].data.pairs[0].template: no template at {folder / 'gone.jinja'}" in message
+    other = "judges: {other: {model: some/teacher}}\n"
+    message = problems(folder, other + preferring("[{name: delta, rejected: other}]"))
+    assert "stages[1].data.pairs[0]: both answers would be of the model 'some/teacher'" in message
+    (folder / "tutelage.yaml").write_text(preferring("[on_policy, {name: delta, rejected: student}]"))
+    pairs = load_config(folder / "tutelage.yaml").stages[1].data.pairs
+    assert [spec.name for spec in pairs] == ["on_policy", "delta"]
+
+
 REWARDED = """\
   - name: judge
     train: {stage: reward, method: lora}

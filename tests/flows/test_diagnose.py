@@ -122,6 +122,13 @@ def test_the_command_prints_a_summary_and_json(home: Path) -> None:
     assert "4  solmer.md" in shown.stdout
     rows = json.loads(tutelage("diagnose", "candidate", "--home", home, "--json").stdout)
     assert {row["cause"] for row in rows} == {cause.value for cause in Cause}
+    assert "4  Solmer" in shown.stdout, "the headings under which the facts stand"
+    assert {row["topic"] for row in rows} == {"Solmer", ""}
+    target = home / "target.yaml"
+    refused = tutelage("diagnose", "candidate", "--home", home, "--write-target", target)
+    assert refused.returncode == 2
+    assert "needs the project's configuration" in refused.stderr
+    assert not target.exists()
 
 
 def test_a_suite_without_scores_is_refused(home: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.catalogue import Catalogue
+from data_catalog.catalogue import Catalogue, DocumentDiff
 from data_catalog.datasets import list_datasets
 from data_catalog.errors import ConfigError, DataError
 from data_catalog.records import Split
 from flows.config_file import load_config
+from flows.data_steps import Ingested
+from flows.examples import example_pools
 from flows.pipeline import refresh
 from flows.progress import SilentReporter
 from tests.flows.projects import write_project
@@ -87,6 +89,17 @@ def test_a_file_that_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
     with_shots(config, "paraphrase", "examples.jsonl")
     with pytest.raises(ConfigError, match=r"generate.recipes\[1\].shots_from: no file at .*examples.jsonl"):
         load_config(config)
+
+
+def test_a_recipe_that_shows_no_template_takes_no_examples(tmp_path: Path) -> None:
+    config = write_project(tmp_path, "http://127.0.0.1:9/v1", count=1)
+    (tmp_path / "examples.jsonl").write_text(json.dumps(ROW) + "\n")
+    config.write_text(config.read_text().replace("{recipe: paraphrase,", "{recipe: magpie, openings: [x],"))
+    with_shots(config, "magpie, openings: [x]", "examples.jsonl")
+    loaded = load_config(config)
+    nothing = Ingested((), (), (), DocumentDiff())
+    with pytest.raises(ConfigError, match="magpie asks in two steps and takes no examples"):
+        example_pools(loaded, Catalogue(tmp_path / ".tutelage"), nothing, len)
 
 
 @pytest.mark.slow

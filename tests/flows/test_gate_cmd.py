@@ -39,7 +39,7 @@ def project(folder: Path) -> Path:
     stages = [
         {"name": "read", "train": {"stage": "pretrain"}, "gate": [RULE]},
         {"name": "learn", "train": {"stage": "sft"}, "gate": [RULE, {**RULE, "slice": {"kind": "number"}}]},
-        {"name": "prefer", "train": {"stage": "dpo"}},
+        {"name": "prefer", "train": {"stage": "dpo"}, "gate": []},
     ]
     content = {
         "project": "demo",

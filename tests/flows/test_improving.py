@@ -15,7 +15,7 @@ import pytest
 from data_catalog.catalogue import Catalogue
 from data_catalog.errors import GateError
 from data_catalog.evaluation_records import SampleScore
-from data_catalog.records import Outcome, RunStatus, Split, StepRun
+from data_catalog.records import Outcome, Request, RunStatus, Sampling, Split, StepRun
 from data_catalog.text import words
 from evaluation.gates import GateOutcome, decide
 from evaluation.scorers.abstention import Abstention
@@ -23,7 +23,7 @@ from evaluation.specs import Against, GateRule
 from flows import data_steps, pipeline
 from flows.config_file import load_config
 from flows.context import RunContext
-from flows.improving import find_target, gap, improve, standing
+from flows.improving import Target, find_target, gap, improve, standing
 from flows.model_steps import StudentModel, TrainedStage
 from flows.progress import RecordingReporter, SilentReporter
 from flows.reporting import RunState
@@ -192,6 +192,14 @@ def trained(limit: float) -> TrainedStage:
     return TrainedStage(nothing, nothing, nothing, nothing, nothing, {}, None, decision)
 
 
+def test_what_was_asked_about_no_document_is_not_asked_again() -> None:
+    target = Target(failures=1, chunks=frozenset({"chunk-1"}))
+    asked = {"split": "train", "recipe": "magpie", "opening": "<|im_start|>user\n"}
+    request = Request(model="t", messages=(), sampling=Sampling(), origin=asked)
+    assert not target.covers(request)
+    assert target.covers(request.model_copy(update={"origin": {**asked, "chunk_id": "chunk-1"}}))
+
+
 @pytest.mark.parametrize(("rounds", "limit"), [(0, 1.0), (3, 0.5)])
 def test_nothing_is_improved_without_being_asked_or_without_need(rounds: int, limit: float) -> None:
     stage, config = trained(limit), SimpleNamespace(improve=rounds)
@@ -229,7 +237,7 @@ def test_a_run_improves_trains_anew_and_asks_nothing_when_repeated(tmp_path: Pat
     with ScriptedServer(Talkative().answer) as server:
         path = write_project(tmp_path, server.base_url, gate=GATE, count=2)
         before, _, after = path.read_text(encoding="utf-8").partition("  - name: read\n")
-        _, _, after = after.partition("max_length: 128}\n")
+        _, _, after = after.partition("gate: []\n")
         path.write_text(f"{before}{after}improve: 1\n", encoding="utf-8")
         config = load_config(path)
         with pytest.raises(GateError) as caught:

@@ -23,6 +23,7 @@ RECIPES = """\
     - {recipe: entigraph, max_samples: 2, target: 1, samples: 1}
     - {recipe: personas}
     - {recipe: multi_hop}
+    - {recipe: magpie, openings: ["<|im_start|>user\\n"], samples: 3, temperature: 1.0}
 """
 
 
@@ -38,13 +39,13 @@ def test_what_a_plan_led_to_is_asked_once_and_stored_with_its_lineage(tmp_path: 
         refresh(load_config(path), SilentReporter())
         catalogue = Catalogue(tmp_path / ".tutelage")
         items = {item.id: item for item in catalogue.items() if item.request_keys}
-        assert {item.recipe for item in items.values()} == {"entigraph", "personas", "multi_hop"}
+        assert {item.recipe for item in items.values()} == {"entigraph", "personas", "multi_hop", "magpie"}
         for item in items.values():
             assert set(item.request_keys) == set(catalogue.answered(item.request_keys))
             assert len(item.request_keys) == (1 if item.recipe == "multi_hop" else 2)
         names = {one.name: one.id for one in list_datasets(catalogue)}
         learned = {items[id_].recipe for id_ in dataset_item_ids(catalogue, names["test-learn"])}
-        assert learned == {"personas", "multi_hop"}, "sft takes every recipe that makes conversations"
+        assert learned == {"personas", "multi_hop", "magpie"}, "sft takes every recipe that makes conversations"
         assert "entigraph" in {
             items[id_].recipe for id_ in dataset_item_ids(catalogue, names["test-read"]) if id_ in items
         }

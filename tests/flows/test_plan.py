@@ -25,6 +25,13 @@ def test_each_stage_is_told_with_its_memory(tmp_path: Path, monkeypatch: pytest.
     assert all("of memory beside the libraries, a full step at least" in line for line in behind)
 
 
+def test_the_recipes_of_pairs_are_told(tmp_path: Path) -> None:
+    path = write_project(tmp_path, "http://127.0.0.1:9/v1")
+    more = "  - {name: prefer, train: {stage: dpo}, data: {pairs: [on_policy, {name: delta, rejected: student}]}}\n"
+    path.write_text(path.read_text() + more)
+    assert "           pairs: on_policy, delta; 4 answers per question" in describe(load_config(path)).splitlines()
+
+
 def test_what_does_not_fit_is_told_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "has_gpu", lambda: False)
     spec = SftSpec(batch_size=8, max_length=512)

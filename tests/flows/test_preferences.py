@@ -15,10 +15,10 @@ from flows.config_file import load_config
 from flows.context import RunContext
 from flows.data_steps import Ingested
 from flows.model_steps import StudentModel
-from flows.preferences import ANSWER_TOKENS, preference_dataset
+from flows.preferences import preference_dataset
 from flows.progress import SilentReporter
 from flows.teacher import LazyTeacher
-from generators.recipes import on_policy
+from generators.pairs.base import AskedAs, answer_requests, questions_of
 from tests.flows.compared import qa
 from tests.flows.projects import write_project
 
@@ -48,13 +48,9 @@ def pairs_of(folder: Path, said: dict[str, str], items: Sequence[Item], chunk: C
     base = load_config(write_project(folder, "http://127.0.0.1:1/v1"))
     catalogue = Catalogue(folder / "home")
     catalogue.add_items(items)
-    requests = on_policy.sample_requests(
-        on_policy.questions_of(items),
-        student_fingerprint="student",
-        samples=1,
-        temperature=STAGE.data.sample_temperature,
-        max_tokens=ANSWER_TOKENS,
-    )
+    data = STAGE.data
+    how = AskedAs("teacher_vs_student@1", "student", 1, data.sample_temperature, data.answer_tokens)
+    requests = answer_requests(questions_of(items), how, {})
     answers = [
         Completion(request_key=request.key, text=said[question.text], finish_reason="stop")
         for question, request in requests
@@ -63,7 +59,7 @@ def pairs_of(folder: Path, said: dict[str, str], items: Sequence[Item], chunk: C
     document = Document.of(path="brixal.md", title="Brixal 40", text=TEXT)
     ingested = Ingested((document,), (chunk,), (), catalogue.sync_documents([document], [chunk], []))
     ctx = RunContext(base, catalogue, cast(LazyTeacher, judge), SilentReporter())
-    version = preference_dataset(ctx, STAGE, ingested, items, StudentModel("learn", folder, "student"))
+    version = preference_dataset(ctx, STAGE, ingested, items, StudentModel("learn", folder, "student")).dataset
     if version is None:
         return []
     assert version.kind is Kind.PREFERENCE

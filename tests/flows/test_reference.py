@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import click
 import pytest
 from pydantic import BaseModel, Field
 
 from flows import reference
+from training.method_specs import AnyMethod
+from training.specs import TrainSpec
 
 
 def test_the_committed_pages_equal_the_code() -> None:
@@ -29,6 +33,52 @@ def test_the_committed_pages_equal_the_code() -> None:
 
 def test_every_configuration_field_is_described() -> None:
     assert reference.undocumented() == []
+
+
+SOURCED = re.compile(r"\bDefault (from|because) [`\w]")
+
+
+def unsourced(models: tuple[type[BaseModel], ...]) -> Iterator[str]:
+    """Yield the fields with a default that is a number, of which nobody says where it comes from.
+
+    A default that is not that of the class above it needs words of its own.
+    """
+    for model in models:
+        for name, field in model.model_fields.items():
+            number = isinstance(field.default, int | float) and not isinstance(field.default, bool)
+            said = reference.describe(model, name) or ""
+            above = model.__mro__[1]
+            inherited = getattr(above, "model_fields", {}).get(name)
+            borrowed = (
+                inherited is not None and inherited.default != field.default and reference.describe(above, name) == said
+            )
+            if number and (borrowed or not SOURCED.search(said)):
+                yield f"{model.__name__}.{name}"
+
+
+def test_every_number_that_a_stage_is_trained_with_by_default_has_its_source_or_reason() -> None:
+    stages = get_args(get_args(TrainSpec)[0])
+    assert len(stages) == 8
+    assert list(unsourced((*stages, *get_args(AnyMethod)))) == []
+
+
+def test_a_number_without_a_source_and_one_with_that_of_another_number_are_found() -> None:
+    class Above(BaseModel):
+        """Says where its numbers come from, but for one."""
+
+        rate: float = 0.1
+        """How fast. Default from a paper."""
+        count: int = 3
+        """How many."""
+        flag: bool = True
+        """Whether."""
+
+    class Below(Above):
+        """Has another rate, and no words for it."""
+
+        rate: float = 0.2
+
+    assert list(unsourced((Above, Below))) == ["Above.count", "Below.rate", "Below.count"]
 
 
 class Colour(StrEnum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ from data_catalog.catalogue import Catalogue
 from data_catalog.errors import ConfigError
 from data_catalog.records import Chunk, Document, Item, Kind, Split
 from flows.commands.trace import trace
+from tests.flows.projects import REPOSITORY
 from tests.flows.registered import register_model
 
 
@@ -65,3 +68,16 @@ def test_an_unknown_id_is_an_error_that_says_where_ids_are(tmp_path: Path) -> No
     result = CliRunner().invoke(trace, ["item-0000", "--home", str(tmp_path)])
     assert isinstance(result.exception, ConfigError)
     assert "tutelage models" in str(result.exception)
+
+
+def test_it_starts_without_the_libraries_of_tables(tmp_path: Path) -> None:
+    """DuckDB's `register` imports pandas where it is installed, which takes longer than the question itself."""
+    _, item = store_item(tmp_path)
+    program = (
+        "import sys; from flows.commands.trace import trace; "
+        f"trace([{item.id!r}, '--home', {str(tmp_path)!r}], standalone_mode=False); "
+        "print('loaded:', [name for name in ('pandas', 'pyarrow', 'numpy') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert item.id in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "loaded: []"

@@ -6,11 +6,12 @@ in the document alone, and find none where there is none.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
 
-from data_catalog.text import fold_space, is_cjk, normalise_answer, words
+from data_catalog.text import contains_words, fold_space, is_cjk, normalise_answer, words
 from generators.sentences import sentences
 
 Given = Mapping[str, str]
@@ -160,8 +161,39 @@ def evolve(given: Given) -> str:
     return _json(instruction=f"{given['task']} Mind the {operator} of it.")
 
 
+def go_on(given: Given) -> str:
+    """Write the user's turn that an opening begins, another one each time."""
+    return f"What is the use of {next(_USES)} in a {'工厂' if '工程师' in given['text'] else 'workshop'}?"
+
+
+_USES = itertools.cycle(
+    f"{kind} {thing}" for kind in ("a worn", "an old") for thing in ("bearing", "hook", "pump", "vice")
+)
+
+
+def answer_user(given: Given) -> str:
+    return f"One keeps it to learn from: {' '.join(reversed(given['task'].rstrip('?').split()))}."
+
+
 def do_task(given: Given) -> str:
     return f"Done with care: {' '.join(reversed(given['task'].split()))}"
+
+
+def aspect_ratings(given: Given) -> str:
+    """Rate by the reference: what agrees with it gets all points, what has its words and more loses one for that."""
+    said, wanted = words(given["answer"]), words(given["reference"])
+    right = contains_words(said, wanted)
+    points = {
+        "instruction_following": "5" if said == wanted else "3",
+        "truthfulness": "5" if right else "1",
+        "honesty": "5" if right else "2",
+        "helpfulness": "5" if right else "1",
+    }
+    return _json(**{key: text for aspect, given in points.items() for key, text in _with_reason(aspect, given)})
+
+
+def _with_reason(aspect: str, points: str) -> list[tuple[str, str]]:
+    return [(f"{aspect}_reason", "Compared with the reference."), (aspect, points)]
 
 
 def _json(**texts: str) -> str:
@@ -185,4 +217,7 @@ LARGE_MODEL: Mapping[str, Callable[[Given], str]] = {
     "self_instruct": new_task,
     "evol_instruct_plan": evolve,
     "evol_instruct": do_task,
+    "text": go_on,
+    "magpie": answer_user,
+    "aspect_ratings": aspect_ratings,
 }

@@ -55,6 +55,30 @@ def test_it_starts_low_and_reaches_the_cap_of_an_endpoint_that_takes_everything(
     assert max(course) == 64
 
 
+def test_it_doubles_with_every_round_though_answers_come_in_bursts() -> None:
+    clock = Clock()
+    limit = AdaptiveLimit(64, clock=clock)
+    course = []
+    for _ in range(6):
+        clock.now += 1
+        for still_there in range(limit.value, 0, -1):  # a whole round at once, before anything new is sent
+            limit.answered(sent_at=clock.now - 1, tokens=10, in_flight=still_there)
+        course.append(limit.value)
+    assert course[0] >= 1.5 * START
+    assert course[3:] == [64, 64, 64]
+
+
+def test_another_job_keeps_the_limit_and_not_the_pace() -> None:
+    clock = Clock()
+    limit = AdaptiveLimit(64, clock=clock)
+    for seconds in (0.1, 30.0):  # the second job's answers take 300 times as long, and are no congestion
+        limit.begin()
+        for _ in range(200):
+            clock.now += 0.1
+            limit.answered(sent_at=clock.now - seconds, tokens=10, in_flight=limit.value)
+        assert limit.value == 64
+
+
 def test_latency_that_grows_in_proportion_to_what_is_in_flight_costs_nothing_and_cuts_nothing() -> None:
     course, _ = simulate(cap=64, requests=2000, seconds_of=lambda in_flight: 0.02 * in_flight)
     assert course[-1] == 64

@@ -32,7 +32,10 @@ SOLMER = handbook(
 )
 DOCUMENTS = [handbook(), SOLMER]
 SEEDED = ("self_instruct", "evol_instruct")
-ON_DOCUMENTS = [name for name in RECIPES if name not in ("grounded_qa", "paraphrase", "unanswerable", *SEEDED)]
+OPENINGS = ("<|im_start|>user\n", "<|im_start|>system\n你是一位工程师。<|im_end|>\n<|im_start|>user\n")
+ON_DOCUMENTS = [
+    name for name in RECIPES if name not in ("grounded_qa", "paraphrase", "unanswerable", "magpie", *SEEDED)
+]
 SEEDS = [
     {"instruction": "Write a reminder for the operator of a press."},
     {"instruction": "Name three kinds of grease.", "response": "Lithium, calcium, silicone."},
@@ -57,8 +60,9 @@ class Made:
         self.store = Memory()
         self.failures: Counter[str] = Counter()
         self.requests: list[Request] = []
-        seeds = {"seeds": seeds_file} if seeds_file else {}
-        spec = RecipeSpec.model_validate({"recipe": recipe, "language": language, **seeds})
+        more: dict[str, object] = {"seeds": seeds_file} if seeds_file else {}
+        more |= {"openings": OPENINGS, "samples": 3} if recipe == "magpie" else {}
+        spec = RecipeSpec.model_validate({"recipe": recipe, "language": language, **more})
         with ScriptedServer(ScriptedTeacher(answers={**LARGE_MODEL, **(answers or {})}).answer) as server:
             teacher = OpenAITeacher(TeacherSpec(model=server.model), server.base_url, server.model, "scripted-1")
 
@@ -114,7 +118,7 @@ def seeds_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("recipe", [*ON_DOCUMENTS, *SEEDED])
+@pytest.mark.parametrize("recipe", [*ON_DOCUMENTS, *SEEDED, "magpie"])
 def test_what_a_large_model_writes_is_accepted(recipe: str, language: str, seeds_file: Path) -> None:
     made = Made(recipe, language, seeds_file=seeds_file if recipe in SEEDED else None)
     assert made.failures == {}
