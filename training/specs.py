@@ -139,6 +139,10 @@ class Ledger(Record):
     """Tokens that carry loss, per epoch."""
 
 
+EQUAL_GROUPS = "equal_groups"
+"""Logged by `grpo` and `rloo`: the share of the groups of answers that all earned the same."""
+
+
 class MetricPoint(Record):
     """One logged training step."""
 
@@ -172,6 +176,16 @@ class TrainResult(Record):
     guards: dict[str, str] = Field(default_factory=dict)
     """Guard name to what it saw, such as `dpo_step0_loss: 0.6931`."""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    def logged(self, name: str) -> tuple[float, ...]:
+        """Return what was logged by a name beside the loss, in order of steps; empty where it never was."""
+        return tuple(point.values[name] for point in self.metrics if name in point.values)
+
+    @property
+    def equal_groups(self) -> float:
+        """Share of the groups of answers that taught nothing, because all earned the same; 0 without groups."""
+        shares = self.logged(EQUAL_GROUPS)
+        return sum(shares) / len(shares) if shares else 0.0
 
 
 class CompleteResult(Record):

@@ -44,7 +44,7 @@ from training.preflight import (
 )
 from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
-from training.specs import MetricPoint, TrainJob, TrainResult
+from training.specs import EQUAL_GROUPS, MetricPoint, TrainJob, TrainResult
 from training.stages.base import Material, Setting, Stage
 from training.stages.dpo import Dpo
 from training.stages.grpo import Grpo
@@ -75,6 +75,8 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in _IMPLEMENTED}
 
 _NOT_VALUES = frozenset({"loss", "learning_rate", "epoch", "step", "num_tokens"})
 """Fields of their own; `num_tokens` begins at 0 again in a resumed run, so it would mislead."""
+_TOLD = ("reward", EQUAL_GROUPS)
+"""Values that are told at once, of stages whose loss says little."""
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
 
 
@@ -180,6 +182,7 @@ class Attempt:
         predicted_seconds = self._calibrate(trainer, ahead, guards)
         seconds = _run(trainer, found, self.stop, sealer)
         metrics, steps = metric_points(trainer.state.log_history), trainer.state.global_step
+        stage.check_learned(metrics)
         if found.skipped:
             guards["skipped_checkpoints"] = "; ".join(found.skipped)
         self.progress.write("merging")
@@ -312,7 +315,10 @@ class Watcher(TrainerCallback):
         for point in metric_points([{**(logs or {}), "step": state.global_step, "epoch": state.epoch or 0.0}]):
             with self._metrics_file.open("a", encoding="utf-8") as out:
                 out.write(point.model_dump_json() + "\n")
-            self._progress.write("step", step=point.step, steps=state.max_steps, loss=point.loss, epoch=point.epoch)
+            told = {name: point.values[name] for name in _TOLD if name in point.values}
+            self._progress.write(
+                "step", step=point.step, steps=state.max_steps, loss=point.loss, epoch=point.epoch, **told
+            )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint that was just written."""

@@ -70,10 +70,10 @@ SHOWN_ELSEWHERE = {
     "unfinished_penalty": "test_ppo: test_the_loop_reads_its_settings",
     "group_size": "test_groups: test_each_prompt_is_answered_by_a_group",
     "reward": "test_groups: test_several_rewards_are_weighed",
-    "clip_high": "test_groups: test_grpo_reads_its_settings",
-    "importance": "test_groups: test_grpo_reads_its_settings",
-    "scale": "test_groups: test_grpo_reads_its_settings",
-    "normalise": "test_groups: test_rloo_reads_its_settings",
+    "clip_high": "test_group_math: test_grpo_reads_its_settings",
+    "importance": "test_group_math: test_grpo_reads_its_settings",
+    "scale": "test_group_math: test_grpo_reads_its_settings",
+    "normalise": "test_group_math: test_rloo_reads_its_settings",
     "sft_weight": "test_preferences: test_simpo_is_its_formula",
 }
 
