@@ -20,7 +20,7 @@ from data_catalog.files import check_writable
 from data_catalog.identity import digest
 from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
 from training.footprint import size
-from training.guards import check_pad_token, check_positions
+from training.guards import check_learned, check_pad_token, check_positions
 from training.methods import check_start
 from training.models import (
     ModelSource,
@@ -182,7 +182,7 @@ class Attempt:
         predicted_seconds = self._calibrate(trainer, ahead, guards)
         seconds = _run(trainer, found, self.stop, sealer)
         metrics, steps = metric_points(trainer.state.log_history), trainer.state.global_step
-        stage.check_learned(metrics)
+        check_learned(metrics)
         if found.skipped:
             guards["skipped_checkpoints"] = "; ".join(found.skipped)
         self.progress.write("merging")

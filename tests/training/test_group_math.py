@@ -1,4 +1,4 @@
-"""The formulas of GRPO and RLOO: by hand, and loss, gradient and advantages against TRL's trainers on the same numbers."""
+"""The formulas of GRPO and RLOO: by hand, and losses, gradients and advantages beside TRL's on the same numbers."""
 
 from __future__ import annotations
 

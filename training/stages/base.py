@@ -19,7 +19,7 @@ from training.guards import check_finite_loss
 from training.methods import Method, method_for
 from training.models import ModelSource
 from training.rows import RawRow
-from training.specs import Ledger, MetricPoint, StageSpec
+from training.specs import Ledger, StageSpec
 from training.trainable import load_trainable, save_trainable
 
 Collator = Callable[[Sequence[dict[str, int]]], dict[str, Any]]
@@ -67,9 +67,6 @@ class Stage(ABC):
     def trained(self, trainer: Any) -> Any:
         """Return what the method finishes of a trainer that has ended."""
         return trainer.accelerator.unwrap_model(trainer.model)
-
-    def check_learned(self, metrics: Sequence[MetricPoint]) -> None:
-        """Raise TrainingError where a training that came to its end had nothing to learn from."""
 
     @abstractmethod
     def encode(

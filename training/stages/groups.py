@@ -3,8 +3,8 @@
 The loop is that of `training.stages.rollouts`, not TRL's GRPOTrainer and RLOOTrainer. Those keep the answers that are
 being learned from in memory alone, so a training that was stopped between two steps of a rollout would go on with other
 answers than it had; they render prompts themselves, so what a model reads would not be what the ledger and the guards
-saw; and a reward that is NaN counts there as 0, where it should stop the stage. Where vLLM is installed they also import
-it, of the versions that TRL knows. The formulas are TRL's: tests hold losses, gradients and advantages to its code.
+saw; and a reward that is NaN counts there as 0, where it should stop the stage. Where vLLM is installed they import it
+too, of the versions that TRL knows. The formulas are TRL's: tests hold losses, gradients and advantages to its code.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any, ClassVar
 import torch
 from transformers import TrainerCallback
 
-from data_catalog.errors import TrainingError
 from training.actor_critic import Actor, Answered, Said, answer, joined, look
 from training.ppo_math import masked_mean
 from training.rewards import Rewarder, Score, check_rewards
-from training.specs import EQUAL_GROUPS, GroupSpec, MetricPoint
+from training.specs import EQUAL_GROUPS, GroupSpec
 from training.stages.base import Material, Setting
 from training.stages.rollouts import PromptRow, Rollout, RolloutTrainer, SampledStage
 
@@ -163,17 +162,6 @@ class GroupStage(SampledStage):
         """Return the loop, with the reward model of the stage before it where that is asked for."""
         score = self.reward_model(setting).score if spec.judged else None
         return self.rewarded(spec, model, material, setting, callbacks, score)
-
-    def check_learned(self, metrics: Sequence[MetricPoint]) -> None:
-        """Raise TrainingError where no group of the whole training had answers that earned differently."""
-        shares = [point.values[EQUAL_GROUPS] for point in metrics if EQUAL_GROUPS in point.values]
-        if shares and min(shares) == 1:
-            raise TrainingError(
-                "nothing was learned: in every rollout the answers to each prompt all earned the same",
-                valid="a `reward` that tells the answers to a prompt apart",
-                next_step="set `group_size` higher, take a reward with steps between such as token_f1, or start from a "
-                "model that answers some of the prompts (an sft stage before)",
-            )
 
     def rewarded(
         self,
