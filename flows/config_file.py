@@ -280,18 +280,24 @@ def _check_methods(config: Config, tree: _Tree) -> None:
 
 
 def _check_rewards(config: Config, tree: _Tree) -> None:
-    """A `ppo` stage needs the reward model of a stage before it, and a reward model is of use to that alone."""
+    """A judged stage needs the reward model of a stage before it, and a reward model is of use to such a one alone."""
     kinds = [stage.train.stage for stage in config.stages]
     for index, stage in enumerate(config.stages):
         where: Location = ("stages", index)
-        if stage.train.stage == "ppo" and "reward" not in kinds[:index]:
-            tree.problem((*where, "train", "stage"), "ppo needs a stage with `train: {stage: reward}` before it")
-        if stage.train.stage == "reward" and "ppo" not in kinds[index:]:
+        if stage.train.judged and "reward" not in kinds[:index]:
+            instead = "" if stage.train.stage == "ppo" else ", or another `reward`, such as token_f1"
             tree.problem(
-                (*where, "train", "stage"), "a reward model is for a stage of kind ppo behind it; there is none"
+                (*where, "train", "stage"),
+                f"{stage.train.stage} needs a stage with `train: {{stage: reward}}` before it{instead}",
+            )
+        if stage.train.stage == "reward" and not any(later.train.judged for later in config.stages[index:]):
+            tree.problem(
+                (*where, "train", "stage"),
+                "a reward model is for a stage of kind ppo behind it, or of kind grpo or rloo with `reward: model`; "
+                "there is none",
             )
         if stage.train.stage == "reward" and stage.gate:
-            tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the ppo stage")
+            tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the stage it judges")
 
 
 def _check_reward_filter(config: Config, tree: _Tree) -> None:

@@ -27,8 +27,8 @@ from generators.withholding import Open, withhold
 STAGE_KINDS: Mapping[str, Kind] = {"pretrain": Kind.TEXT, "sft": Kind.MESSAGES}
 """Stages that train on all accepted items of a kind unless their `data.recipes` says otherwise."""
 QUESTION_RECIPES = ("grounded_qa", "unanswerable")
-"""What `ppo` and the preference stages ask the student unless their `data.recipes` says otherwise: questions with short
-answers, which can be compared."""
+"""What `ppo`, `grpo`, `rloo` and the preference stages ask the student unless their `data.recipes` says otherwise:
+questions with short answers, which can be compared."""
 
 MAX_NOTES = 20
 """Lines of one kind that the ingest step writes."""
@@ -136,7 +136,7 @@ def _position(item: Item) -> float:
 
 
 def stage_dataset(ctx: RunContext, stage: StageConfig, ingested: Ingested, accepted: Sequence[Item]) -> DatasetVersion:
-    """Write the dataset version that a pretrain, SFT or PPO stage trains on: train split only, exact, immutable."""
+    """Write the dataset version of a stage that takes texts or conversations: train split only, exact, immutable."""
     kind = STAGE_KINDS.get(stage.train.stage, Kind.MESSAGES)
     rows = stage_items(stage, accepted)
     if stage.train.stage == "pretrain" and stage.data.documents:

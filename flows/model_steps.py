@@ -80,7 +80,7 @@ def train(
 ) -> tuple[StepRun, StudentModel]:
     """Train one stage in a process of its own, or return what an equal run made.
 
-    `judge` is the reward model of a `ppo` stage.
+    `judge` is the reward model of a stage that is judged by one.
     """
     replay = ctx.config.replay if stage.data.replay_share > 0 else None
     name = f"train:{stage.name}"
@@ -137,9 +137,7 @@ def stage_directory(home: Path, step: str, fingerprint: str) -> Path:
 
 def _tell_step(ctx: RunContext, name: str, event: Mapping[str, Any]) -> None:
     if event.get("event") == "step":
-        loss = event.get("loss")
-        detail = f"loss {loss:.3f}" if isinstance(loss, float) else ""
-        ctx.reporter.step_progress(name, int(event["step"]), int(event["steps"]), detail)
+        ctx.reporter.step_progress(name, int(event["step"]), int(event["steps"]), _step_detail(event))
     elif event.get("event") == "out_of_memory":
         ctx.reporter.note(
             f"{name}: out of memory; goes on with batch_size {event['batch_size']} and gradient_accumulation "
@@ -152,11 +150,29 @@ def _tell_step(ctx: RunContext, name: str, event: Mapping[str, Any]) -> None:
         )
 
 
+def _step_detail(event: Mapping[str, Any]) -> str:
+    """Say how a training goes: its loss, or what its answers earn, where it samples them."""
+    reward, loss = event.get("reward"), event.get("loss")
+    if isinstance(reward, float):
+        equal = float(event.get("equal_groups", 0.0))
+        return f"reward {reward:.3f}" + (f", {equal:.0%} of the groups equal" if equal else "")
+    return f"loss {loss:.3f}" if isinstance(loss, float) else ""
+
+
 def _train_line(result: Mapping[str, Any]) -> str:
     train_result = TrainResult.model_validate(result["train"])
+    line = f"{train_result.steps:,} steps of {train_result.method}"
+    rewards, ended = train_result.logged("reward"), train_result.logged("ended")
+    if rewards and ended:
+        earned = f"reward {rewards[0]:.3f} → {rewards[-1]:.3f}, answers that end {ended[0]:.0%} → {ended[-1]:.0%}"
+        return f"{line}, {earned}{_equal(train_result.equal_groups)}"
     losses = [point.loss for point in train_result.metrics]
-    fall = f", loss {losses[0]:.3f} → {losses[-1]:.3f}" if losses else ""
-    return f"{train_result.steps:,} steps of {train_result.method}{fall}"
+    return f"{line}, loss {losses[0]:.3f} → {losses[-1]:.3f}" if losses else line
+
+
+def _equal(share: float) -> str:
+    """Say how many groups of answers taught nothing, because all of a group earned the same."""
+    return f", nothing learned from {share:.0%} of the prompts, whose answers all earned the same" if share else ""
 
 
 def ask_student(ctx: RunContext, step: str, model: StudentModel, requests: Sequence[Request]) -> dict[str, Completion]:

@@ -30,7 +30,7 @@ def train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
     newest = rivals[Against.BASE]
     judge: StudentModel | None = None
     for stage in ctx.config.stages:
-        if stage.train.stage == "ppo" and judge is None:
+        if stage.train.judged and judge is None:
             ctx.reporter.note(f"stage {stage.name} is left out: no reward model was trained before it")
             continue
         dataset = _dataset(ctx, state, stage, newest.model)
@@ -40,7 +40,7 @@ def train_stages(ctx: RunContext, state: RunState) -> TrainedStage | None:
             # It answers nothing, so it is not evaluated, and the next stage starts from where this one did.
             _, judge = model_steps.train(ctx, stage, newest.model, dataset)
             continue
-        rewards = judge if stage.train.stage == "ppo" else None
+        rewards = judge if stage.train.judged else None
         run_, trained = model_steps.train(ctx, stage, newest.model, dataset, rewards)
         held_out = score_held_out(ctx, stage, newest.model, trained) if stage.train.stage == "classify" else None
         candidate = Scored(trained, model_steps.evaluate(ctx, state.suites, trained))

@@ -1,4 +1,4 @@
-"""A language model that answers, with a value head on it that tells what an answer is going to earn."""
+"""A language model that answers, and with a value head on it that tells what an answer is going to earn."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ class Answered:
         """Return the tokens of each row without padding."""
         return [ids[mask.bool()].tolist() for ids, mask in zip(self.ids, self.attention_mask, strict=True)]
 
+    def answers(self) -> list[list[int]]:
+        """Return the tokens of each answer, with its end token."""
+        ids = self.ids[:, self.prompt_width :]
+        return [row[mask.bool()].tolist() for row, mask in zip(ids, self.mask, strict=True)]
+
+    def widened(self, prompt: int, answer: int, pad_token: int) -> Answered:
+        """Return the same rows with prompts and answers padded to so many tokens."""
+        left, right = prompt - self.prompt_width, answer - self.mask.shape[1]
+        pad = torch.nn.functional.pad
+        return Answered(
+            pad(self.ids, (left, right), value=pad_token),
+            pad(self.attention_mask, (left, right)),
+            pad(self.mask, (0, right)),
+            self.ended,
+        )
+
 
 @dataclass(frozen=True)
 class Said:
@@ -44,12 +60,23 @@ class Said:
     """0 for a model without a value head."""
 
 
-class ActorCritic(torch.nn.Module):
-    """A policy and a value head on its last hidden states, which begins at 0."""
+class Actor(torch.nn.Module):
+    """A policy."""
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
         self.policy = policy
+
+    def forward(self, answered: Answered) -> Said:
+        """Return the log-probability of each token of the answers."""
+        return look(self.policy, answered)
+
+
+class ActorCritic(Actor):
+    """A policy and a value head on its last hidden states, which begins at 0."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__(policy)
         where = policy.get_input_embeddings().weight.device
         self.value_head = torch.nn.Linear(policy.config.get_text_config().hidden_size, 1).to(where)
         torch.nn.init.zeros_(self.value_head.weight)
@@ -82,6 +109,19 @@ def look(model: Any, answered: Answered, value_head: torch.nn.Module | None = No
     return Said(chosen, value_head(hidden.float())[:, :, 0].float() * answered.mask)
 
 
+def joined(parts: Sequence[Answered], pad_token: int) -> Answered:
+    """Return the rows of all parts in one rectangle."""
+    prompt = max(part.prompt_width for part in parts)
+    tokens = max(part.mask.shape[1] for part in parts)
+    wide = [part.widened(prompt, tokens, pad_token) for part in parts]
+    return Answered(
+        torch.cat([part.ids for part in wide]),
+        torch.cat([part.attention_mask for part in wide]),
+        torch.cat([part.mask for part in wide]),
+        torch.cat([part.ended for part in wide]),
+    )
+
+
 def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
@@ -99,7 +139,7 @@ def answer(
     """Sample one answer to each prompt from the policy's own distribution, by torch's random numbers.
 
     Not through `generate`: a model's generation settings (top_p, a repetition penalty) would make another distribution
-    than the one whose probabilities PPO compares. Raises TrainingError, with the `names` of the prompts, on NaN.
+    than the one whose probabilities are compared. Raises TrainingError, with the `names` of the prompts, on NaN.
     """
     where = policy.get_input_embeddings().weight.device
     width = max(map(len, prompts))

@@ -20,12 +20,17 @@ from training.method_specs import AnyMethod, FullSpec, LoraSpec, MethodSettings,
 ADAPTED_TYPE = "tutelage_adapted"
 """`model_type` of a directory that keeps a base and an adapter that can't be merged. transformers and vLLM don't know
 it, so they refuse the directory instead of serving the base alone."""
-STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo", "classify")
+STAGES = ("pretrain", "sft", "dpo", "kto", "orpo", "simpo", "reward", "ppo", "grpo", "rloo", "classify")
 PREFERENCE = frozenset({"dpo", "kto", "orpo", "simpo", "reward"})
 """Stages that train on preference pairs."""
 PACKABLE = frozenset({"pretrain", "sft"})
 """Stages whose rows are single sequences; a preference pair is two that must stay apart, an answer is yet to come."""
-UNPACKABLE = {"ppo": "answers are sampled", "classify": "rows are as many lines as the labels have words"}
+SAMPLING = frozenset({"ppo", "grpo", "rloo"})
+"""Stages that learn from the model's own answers."""
+UNPACKABLE = {
+    **dict.fromkeys(SAMPLING, "answers are sampled"),
+    "classify": "rows are as many lines as the labels have words",
+}
 """Why the rows of a stage can't be packed, where they are no pairs."""
 REWARDING = frozenset({"reward", "ppo"})
 """Stages with another head on the model, which only some methods have room for."""
@@ -54,10 +59,15 @@ def refusal(method: MethodSettings, stage: str, *, packing: bool, recompute: boo
         return Refusal(
             f"{name} with these settings has no room for the head that {stage} trains", f"{stage} with method: lora"
         )
-    if stage == "ppo" and recompute:
+    if stage in SAMPLING and method.virtual_tokens:
         return Refusal(
-            "ppo answers with a cache of keys and values, which gradient checkpointing drops",
-            "ppo with gradient_checkpointing: false",
+            f"{stage} answers with a cache of keys and values, before which {name} would put its prompt at every token",
+            f"{stage} with method: lora",
+        )
+    if stage in SAMPLING and recompute:
+        return Refusal(
+            f"{stage} answers with a cache of keys and values, which gradient checkpointing drops",
+            f"{stage} with gradient_checkpointing: false",
         )
     if packing and not method.packs:
         return Refusal(

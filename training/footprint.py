@@ -33,7 +33,8 @@ from training.method_specs import (
     PTuningV2Spec,
     QloraSpec,
 )
-from training.stage_specs import PpoSpec, StageSpec
+from training.sampled_specs import SampledSpec
+from training.stage_specs import StageSpec
 
 MARGIN = 1.15
 """How far a prediction may be off, seen on a CPU. A stage is refused when not even the prediction less that fits, and
@@ -106,7 +107,7 @@ class Footprint:
     libraries: int
     weights: int
     beside: int
-    """Other models: the reference and the reward model of `ppo`."""
+    """Other models: the reference and the reward model of stages that learn from sampled answers."""
     gradients: int
     optimiser: int
     activations: int
@@ -191,10 +192,11 @@ def _head(file: Path) -> dict[str, Any]:
 
 def largest_batch(spec: StageSpec) -> Batch:
     """Return the rectangle of a step whose rows are all as long as `max_length` lets them be."""
-    single = spec.packs or spec.stage_name in ("pretrain", "sft", "kto", "ppo")
+    sampled = isinstance(spec, SampledSpec)
+    single = spec.packs or sampled or spec.stage_name in ("pretrain", "sft", "kto")
     each = len(spec.words) if isinstance(spec, ClassifySpec) else 1 if single else 2
     lines = spec.batch_size * each
-    width = spec.max_length + (spec.max_new_tokens if isinstance(spec, PpoSpec) else 0)
+    width = spec.max_length + (spec.max_new_tokens if isinstance(spec, SampledSpec) else 0)
     return Batch(lines, width, lines * width, packed=spec.packs)
 
 
@@ -295,7 +297,7 @@ def predict(
     return Footprint(
         libraries=0 if gpu else libraries + WORKSPACE,
         weights=weights + kept_over,
-        beside=2 * shape.parameters * element if isinstance(spec, PpoSpec) else 0,
+        beside=_others(spec) * shape.parameters * element,
         gradients=gradients,
         optimiser=trained * ADAM,
         activations=round((elements + masks) * element),
@@ -315,10 +317,15 @@ def _weights(shape: Shape, method: MethodSettings, *, half: bool) -> int:
     return shape.parameters * (2 if half else FLOAT)
 
 
+def _others(spec: StageSpec) -> int:
+    """Return how many whole models are held beside the trained one; a 4-bit reference is counted as a whole one."""
+    return spec.judged + spec.held if isinstance(spec, SampledSpec) else 0
+
+
 def _logits(shape: Shape, spec: StageSpec, batch: Batch) -> int:
     if spec.stage_name == "reward":
         return 0
-    # The trainers of orpo and simpo, and the loop of ppo, compute logits at every position of the answers or more.
+    # The trainers of orpo and simpo compute logits at every position; the loops on sampled answers at those of answers.
     count = batch.positions if spec.stage_name in ("orpo", "simpo") else batch.targets
     return LOGITS_AT_ONCE * count * shape.vocabulary * FLOAT
 
@@ -363,7 +370,7 @@ def remedies(shape: Shape, spec: StageSpec, batch: Batch, room: int, **how: Any)
             found.append(Remedy(change, told))
             break
     others: list[tuple[str, dict[str, Any], Batch]] = []
-    if spec.method.recomputes and not spec.gradient_checkpointing and spec.stage_name != "ppo":
+    if spec.method.recomputes and not spec.gradient_checkpointing and not isinstance(spec, SampledSpec):
         others.append(("gradient_checkpointing: true", {"gradient_checkpointing": True}, batch))
     if spec.stage_name not in ("reward", "ppo") and not isinstance(spec.method, QloraSpec):
         others.append(("method: qlora", {"method": QloraSpec()}, batch))

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from data_catalog.errors import TrainingError
+from training.specs import EQUAL_GROUPS, MetricPoint
 
 MERGE_TOLERANCE = 1e-4
 """Largest difference of logits after a float32 merge, relative to the largest logit (seen: 2e-7)."""
@@ -183,3 +184,18 @@ def check_parity(what: str, difference: float, scale: float, tolerance: float) -
             next_step="report this: the saved model would not be the trained one",
         )
     return f"{difference:.3g} of {limit:.3g}"
+
+
+def check_learned(metrics: Sequence[MetricPoint]) -> None:
+    """Where in every rollout of a training all answers to a prompt earned the same, they taught nothing.
+
+    Of stages that compare answers; the others log no such share.
+    """
+    shares = [point.values[EQUAL_GROUPS] for point in metrics if EQUAL_GROUPS in point.values]
+    if shares and min(shares) == 1:
+        raise TrainingError(
+            "nothing was learned: in every rollout the answers to each prompt all earned the same",
+            valid="a `reward` that tells the answers to a prompt apart",
+            next_step="set `group_size` higher, take a reward with steps between such as token_f1, or start from a "
+            "model that answers some of the prompts (an sft stage before)",
+        )

@@ -22,7 +22,7 @@ from training.models import BASE, ModelSource, open_source
 from training.packing import NO_LOSS
 from training.process import Progress
 from training.rows import Encoder, RawRow, load_dataset, load_lines, load_replay
-from training.specs import InspectCheck, InspectJob, InspectResult, Ledger, SeenRow, StageSpec
+from training.specs import InspectCheck, InspectJob, InspectResult, Ledger, SampledSpec, SeenRow, StageSpec
 from training.stages.base import Material, Stage
 from training.train import STAGES
 
@@ -84,7 +84,7 @@ def _epoch(stage: Stage, spec: StageSpec, material: Material, source: ModelSourc
     collate, order = stage.collator(spec, material, source), iter(stage.order(spec, material))
     count = len(material.rows)
     while indices := list(islice(order, spec.batch_size)):
-        # A ppo index also says which rollout it is in; for the others the rollout is 0, and is not read.
+        # The index of an answer also says which rollout it is in; of other rows the rollout is 0, and is not read.
         batch = collate([{"row": index % count, "rollout": index // count} for index in indices])
         for line in lines_of(batch, material.rows):
             tally.tokens += len(line.ids)
@@ -215,12 +215,12 @@ def _checks(
     ended: Mapping[str, bool],
     tally: Tally,
 ) -> Iterator[InspectCheck]:
-    yield _end_check(ended, faults, sampled=job.spec.stage == "ppo")
+    yield _end_check(ended, faults, sampled=isinstance(job.spec, SampledSpec))
     yield _guard_check("no double BOS", "single_start", faults)
     yield _guard_check("prompt is a token prefix", "prompt_is_prefix", faults)
     yield _pad_check(source)
     yield _template_check(source, job.base)
-    yield _share_check(tally, sampled=job.spec.stage == "ppo")
+    yield _share_check(tally, sampled=isinstance(job.spec, SampledSpec))
     yield _ledger_check(job.spec, ledger)
 
 

@@ -26,7 +26,7 @@ from training.gpu import gpu_memory
 from training.machine import free_memory, own_memory, peak_memory
 from training.models import ModelSource
 from training.packing import NO_LOSS
-from training.specs import PpoSpec, StageSpec
+from training.specs import SampledSpec, StageSpec
 from training.stages.base import Material, Stage
 
 Room = Callable[[], int]
@@ -118,7 +118,7 @@ def _largest(stage: Stage, spec: StageSpec, material: Material, pieces: int) -> 
 
 def _rectangle(stage: Stage, spec: StageSpec, source: ModelSource, material: Material, places: Sequence[int]) -> Batch:
     """Return the shape of a batch as the collator lays it out."""
-    if isinstance(spec, PpoSpec):
+    if isinstance(spec, SampledSpec):
         width = max(len(material.rows[place]) for place in places) + spec.max_new_tokens
         return Batch(len(places), width, len(places) * spec.max_new_tokens)
     made = stage.collator(spec, material, source)([{"row": place} for place in places])
@@ -140,7 +140,7 @@ class Calibration:
 
 def calibrate(trainer: Any, preflight: Preflight) -> Calibration | None:
     """Compute loss and gradients of the largest batch, and forget them; None for a loop that samples its rows."""
-    if isinstance(getattr(trainer, "spec", None), PpoSpec):
+    if isinstance(getattr(trainer, "spec", None), SampledSpec):
         return None
     with _forgotten(trainer):
         batch = trainer.data_collator([{"row": place} for place in preflight.largest])

@@ -10,12 +10,12 @@ from pydantic import Field
 from data_catalog.records import Record, Spec
 from training.classify_specs import ClassifySpec
 from training.method_specs import MethodSpec
+from training.sampled_specs import GroupSpec, GrpoSpec, PpoSpec, RlooSpec, SampledSpec
 from training.stage_specs import (
     DpoSpec,
     KtoSpec,
     OrpoSpec,
     PackedSpec,
-    PpoSpec,
     PretrainSpec,
     RewardSpec,
     SftSpec,
@@ -28,6 +28,8 @@ __all__ = [
     "CompleteJob",
     "CompleteResult",
     "DpoSpec",
+    "GroupSpec",
+    "GrpoSpec",
     "InspectCheck",
     "InspectJob",
     "InspectResult",
@@ -44,6 +46,8 @@ __all__ = [
     "PpoSpec",
     "PretrainSpec",
     "RewardSpec",
+    "RlooSpec",
+    "SampledSpec",
     "SeenRow",
     "SftSpec",
     "SimpoSpec",
@@ -54,7 +58,17 @@ __all__ = [
 ]
 
 TrainSpec = Annotated[
-    PretrainSpec | SftSpec | DpoSpec | KtoSpec | OrpoSpec | SimpoSpec | RewardSpec | PpoSpec | ClassifySpec,
+    PretrainSpec
+    | SftSpec
+    | DpoSpec
+    | KtoSpec
+    | OrpoSpec
+    | SimpoSpec
+    | RewardSpec
+    | PpoSpec
+    | GrpoSpec
+    | RlooSpec
+    | ClassifySpec,
     Field(discriminator="stage"),
 ]
 
@@ -73,7 +87,7 @@ class TrainJob(Spec):
     replay_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training tokens that replay rows have."""
     reward_model: Path | None = None
-    """`ppo`: directory of the reward model that judges the answers."""
+    """`ppo`, and `grpo` and `rloo` with `reward: model`: directory of the reward model that judges the answers."""
     output: Path
     """Where the trained (merged, full-precision) model directory is written, whole or not at all."""
     work: Path
@@ -137,6 +151,10 @@ class Ledger(Record):
     """Tokens that carry loss, per epoch."""
 
 
+EQUAL_GROUPS = "equal_groups"
+"""Logged by `grpo` and `rloo`: the share of the groups of answers that all earned the same."""
+
+
 class MetricPoint(Record):
     """One logged training step."""
 
@@ -166,10 +184,20 @@ class TrainResult(Record):
     predicted_memory_bytes: int = 0
     """What was told before the weights were read."""
     predicted_seconds: float = 0.0
-    """What one step before the first told of `seconds`; 0 for `ppo`, whose answers are yet to be sampled."""
+    """What one step before the first told of `seconds`; 0 where the answers are yet to be sampled."""
     guards: dict[str, str] = Field(default_factory=dict)
     """Guard name to what it saw, such as `dpo_step0_loss: 0.6931`."""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    def logged(self, name: str) -> tuple[float, ...]:
+        """Return what was logged by a name beside the loss, in order of steps; empty where it never was."""
+        return tuple(point.values[name] for point in self.metrics if name in point.values)
+
+    @property
+    def equal_groups(self) -> float:
+        """Share of the groups of answers that taught nothing, because all earned the same; 0 without groups."""
+        shares = self.logged(EQUAL_GROUPS)
+        return sum(shares) / len(shares) if shares else 0.0
 
 
 class CompleteResult(Record):

@@ -65,6 +65,11 @@ class StageSpec(Spec):
         """Whether several rows share one line of a batch."""
         return False
 
+    @property
+    def judged(self) -> bool:
+        """Whether the stage needs the reward model of a `reward` stage before it."""
+        return False
+
     @model_validator(mode="after")
     def _combination_works(self) -> Self:
         refused = refusal(self.method, self.stage_name, packing=self.packs, recompute=self.gradient_checkpointing)
@@ -127,7 +132,7 @@ SMOOTHED = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
 """The losses that read `label_smoothing`."""
 
 
-def _loss_by_name(value: Any) -> Any:
+def weighed_by_name(value: Any) -> Any:
     """Let `loss: ipo` stand for `loss: {ipo: 1.0}`."""
     return {value: 1.0} if isinstance(value, str) else value
 
@@ -147,7 +152,7 @@ class DpoSpec(StageSpec):
     """How strongly the policy is held to the reference model; the tau of `ipo`. Default from arXiv 2305.18290, appendix
     B."""
     loss: Annotated[
-        dict[DpoLoss, Annotated[float, Field(gt=0)]], BeforeValidator(_loss_by_name), Field(min_length=1)
+        dict[DpoLoss, Annotated[float, Field(gt=0)]], BeforeValidator(weighed_by_name), Field(min_length=1)
     ] = Field(default_factory=_sigmoid)
     """A loss by name, or a mix of losses with their weights, such as `{sigmoid: 1, sft: 0.5}` (RPO, arXiv 2404.19733).
     `sigmoid` (DPO), `hinge` (SLiC, 2305.10425), `ipo` (2310.12036), `exo_pair` (EXO, 2402.00856), `nca_pair` (NCA,
@@ -227,9 +232,10 @@ class SimpoSpec(StageSpec):
 
 
 class RewardSpec(StageSpec):
-    """A reward model (Bradley-Terry, arXiv 2203.02155): gives a conversation one number, for a `ppo` stage behind it.
+    """A reward model (Bradley-Terry, arXiv 2203.02155): gives a conversation one number, for a stage behind it.
 
-    It starts from the model of the stage before it and hands that model on; it has no gate of its own.
+    That is one that learns from the model's own answers: `ppo`, `grpo` or `rloo`. It starts from the model of the stage
+    before it and hands that model on; it has no gate of its own.
     """
 
     stage: Literal["reward"] = "reward"
@@ -238,56 +244,3 @@ class RewardSpec(StageSpec):
     centring: float = Field(default=0.01, ge=0)
     """Weight of the square of the two rewards' sum, which keeps their mean at zero. Default from arXiv 2312.09244,
     equation 2."""
-
-
-class PpoSpec(StageSpec):
-    """Proximal policy optimisation (arXiv 1707.06347, 2203.02155) on the reward model of the `reward` stage before it.
-
-    The model answers prompts; each answer earns its reward, less the KL divergence from the model that the stage starts
-    from; a value head on the same model tells what was to be expected.
-    """
-
-    stage: Literal["ppo"] = "ppo"
-    learning_rate: float = Field(default=1e-5, gt=0, lt=1)
-    """Peak rate of AdamW: 1e-5 with LoRA, 1e-6 with full weights. Default because LoRA takes about ten times the rate
-    of full weights (LoRA Without Regret)."""
-    epochs: float = Field(default=1.0, gt=0)
-    """Passes over the prompts; each pass answers all of them anew. Default because `passes` learns several times from
-    each answer already."""
-    batch_size: int = Field(default=8, ge=1)
-    """Answers per optimiser step and device; a divisor of `rollout`. Default from transformers' TrainingArguments."""
-    rollout: int = Field(default=32, ge=1)
-    """Prompts that are answered before the answers are learned from. Default because it makes four batches of the
-    default size: enough answers to whiten the advantages over."""
-    passes: int = Field(default=4, ge=1)
-    """How often the answers of one rollout are learned from. Default from the PPOConfig that TRL had."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    """Tokens of an answer at most. Default because a suite's `max_tokens` is as many: what is learned is what is
-    asked."""
-    clip: float = Field(default=0.2, gt=0, lt=1)
-    """How far a token's probability may move, as a share of that at its rollout, before it stops counting; and how far
-    the values may move. Default from arXiv 1707.06347, section 6.1."""
-    discount: float = Field(default=1.0, gt=0, le=1)
-    """Gamma: how much a reward counts one token earlier. Default from arXiv 2203.02155, appendix C.4: no discount."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """Lambda of generalised advantage estimation (arXiv 1506.02438). Default from arXiv 1707.06347, table 3."""
-    value_weight: float = Field(default=0.1, ge=0)
-    """Weight of the value head's loss. Default from the PPOConfig that TRL had."""
-    kl_weight: float = Field(default=0.05, ge=0)
-    """Weight of the KL divergence from the model that the stage starts from, per token, at the beginning. Default
-    from the PPOConfig that TRL had."""
-    kl_target: float | None = Field(default=6.0, gt=0)
-    """Divergence of a whole answer, in nats, that `kl_weight` is adapted to (arXiv 1909.08593, section 2.2); null keeps
-    it as it is. Default from the PPOConfig that TRL first had."""
-    unfinished_penalty: float = Field(default=1.0, ge=0)
-    """What an answer loses that did not end within `max_new_tokens`. Default because centred rewards lie around zero,
-    where one makes a bad answer of a good one."""
-
-    @model_validator(mode="after")
-    def _minibatches_fit(self) -> Self:
-        if self.rollout % self.batch_size:
-            raise ValueError(
-                f"`rollout` must be a multiple of `batch_size`, got {self.rollout} and {self.batch_size}; "
-                f"nearest that works: rollout: {max(1, round(self.rollout / self.batch_size)) * self.batch_size}"
-            )
-        return self

@@ -20,7 +20,7 @@ from data_catalog.files import check_writable
 from data_catalog.identity import digest
 from training.checkpoints import Found, Sealer, inputs_digest, newest_verified
 from training.footprint import size
-from training.guards import check_pad_token, check_positions
+from training.guards import check_learned, check_pad_token, check_positions
 from training.methods import check_start
 from training.models import (
     ModelSource,
@@ -44,25 +44,41 @@ from training.preflight import (
 )
 from training.process import Progress, StopRequest
 from training.rows import load_dataset, load_replay
-from training.specs import MetricPoint, TrainJob, TrainResult
+from training.specs import EQUAL_GROUPS, MetricPoint, TrainJob, TrainResult
 from training.stages.base import Material, Setting, Stage
 from training.stages.classify import Classify
 from training.stages.dpo import Dpo
+from training.stages.grpo import Grpo
 from training.stages.kto import Kto
 from training.stages.orpo import Orpo
 from training.stages.ppo import Ppo
 from training.stages.pretrain import Pretrain
 from training.stages.reference import ReferenceTrainer
 from training.stages.reward import Reward
+from training.stages.rloo import Rloo
 from training.stages.sft import Sft
 from training.stages.simpo import Simpo
 
-_IMPLEMENTED: tuple[Stage, ...] = (Pretrain(), Sft(), Dpo(), Kto(), Orpo(), Simpo(), Reward(), Ppo(), Classify())
+_IMPLEMENTED: tuple[Stage, ...] = (
+    Pretrain(),
+    Sft(),
+    Dpo(),
+    Kto(),
+    Orpo(),
+    Simpo(),
+    Reward(),
+    Ppo(),
+    Grpo(),
+    Rloo(),
+    Classify(),
+)
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _IMPLEMENTED}
 """`stage` of a spec to what does it."""
 
 _NOT_VALUES = frozenset({"loss", "learning_rate", "epoch", "step", "num_tokens"})
 """Fields of their own; `num_tokens` begins at 0 again in a resumed run, so it would mislead."""
+_TOLD = ("reward", EQUAL_GROUPS)
+"""Values that are told at once, of stages whose loss says little."""
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
 
 
@@ -168,6 +184,7 @@ class Attempt:
         predicted_seconds = self._calibrate(trainer, ahead, guards)
         seconds = _run(trainer, found, self.stop, sealer)
         metrics, steps = metric_points(trainer.state.log_history), trainer.state.global_step
+        check_learned(metrics)
         if found.skipped:
             guards["skipped_checkpoints"] = "; ".join(found.skipped)
         self.progress.write("merging")
@@ -300,7 +317,10 @@ class Watcher(TrainerCallback):
         for point in metric_points([{**(logs or {}), "step": state.global_step, "epoch": state.epoch or 0.0}]):
             with self._metrics_file.open("a", encoding="utf-8") as out:
                 out.write(point.model_dump_json() + "\n")
-            self._progress.write("step", step=point.step, steps=state.max_steps, loss=point.loss, epoch=point.epoch)
+            told = {name: point.values[name] for name in _TOLD if name in point.values}
+            self._progress.write(
+                "step", step=point.step, steps=state.max_steps, loss=point.loss, epoch=point.epoch, **told
+            )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint that was just written."""

@@ -19,7 +19,16 @@ from flows.report.words import Segment, clip, duration, highlight, number, perce
 
 ANSWERS_SHOWN = 12
 """Answers per suite and group."""
-CURVES = ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy", "label_accuracy", "reward", "kl")
+CURVES = (
+    "loss",
+    "rewards/accuracies",
+    "rewards/margins",
+    "mean_token_accuracy",
+    "label_accuracy",
+    "reward",
+    "kl",
+    "equal_groups",
+)
 """What is drawn of a stage's metrics, where it was logged."""
 QUOTES = ("evidence", "focus", "sentence")
 """Where an item's `meta` keeps what it took from its chunk, best first."""

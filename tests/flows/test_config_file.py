@@ -114,6 +114,26 @@ def test_a_reward_model_and_ppo_belong_together(folder: Path) -> None:
     assert [stage.train.stage for stage in load_config(folder / "tutelage.yaml").stages] == ["sft", "reward", "ppo"]
 
 
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_groups_of_answers_need_a_reward_model_only_where_it_judges_them(folder: Path, kind: str) -> None:
+    judge, reinforce = REWARDED.replace("ppo", kind).split("  - name: reinforce")
+    reinforce = "  - name: reinforce" + reinforce
+    checked = reinforce.replace("method: lora", "method: lora, reward: {token_f1: 1, contains: 0.5}")
+    both = reinforce.replace("method: lora", "method: lora, reward: {token_f1: 1, model: 0.5}")
+    needed = (
+        f"stages[1].train.stage: {kind} needs a stage with `train: {{stage: reward}}` before it, or another `reward`"
+    )
+    assert needed in problems(folder, GOOD + reinforce)
+    assert needed in problems(folder, GOOD + both)
+    assert "or of kind grpo or rloo with `reward: model`; there is none" in problems(folder, GOOD + judge + checked)
+    assert "group_size: a group of 1 has no other answer" in problems(
+        folder, GOOD + checked.replace("method: lora", "method: lora, group_size: 1")
+    )
+    for stages in (checked, judge + reinforce, judge + both):
+        (folder / "tutelage.yaml").write_text(GOOD + stages)
+        assert load_config(folder / "tutelage.yaml").stages[-1].train.stage == kind
+
+
 def test_a_reward_model_is_not_what_the_next_stage_starts_from(folder: Path) -> None:
     """Nothing is carried over from it: a method that can't be merged may go on behind it as before it."""
     adapted = GOOD.replace("method: lora", "method: adapter")

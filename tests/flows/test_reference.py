@@ -58,7 +58,7 @@ def unsourced(models: tuple[type[BaseModel], ...]) -> Iterator[str]:
 
 def test_every_number_that_a_stage_is_trained_with_by_default_has_its_source_or_reason() -> None:
     stages = get_args(get_args(TrainSpec)[0])
-    assert len(stages) == 9
+    assert len(stages) == 11
     assert list(unsourced((*stages, *get_args(AnyMethod)))) == []
 
 

@@ -19,6 +19,7 @@ from flows.pipeline import run
 from flows.progress import RecordingReporter, SilentReporter
 from tests.flows.projects import start_tutelage, tutelage, write_project
 from tests.scripted_server import ScriptedServer, ScriptedTeacher
+from training.specs import TrainResult
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +139,10 @@ def test_a_pickle_beside_the_weights_is_refused_before_training(tmp_path: Path, 
 REWARDED = """\
   - name: judge
     train: {stage: reward, method: lora, max_length: 128}
+  - name: compare
+    train: {stage: grpo, method: lora, max_length: 128, reward: {model: 1, token_f1: 1}, rollout: 2, group_size: 4,
+            batch_size: 8, max_new_tokens: 8, learning_rate: 1.0e-3}
+    gate: []
   - name: reinforce
     train: {stage: ppo, method: lora, max_length: 128, rollout: 8, passes: 2, max_new_tokens: 8}
     gate: [{suite: gold, require: not_worse, margin: 1.0}]
@@ -145,18 +150,26 @@ REWARDED = """\
 
 
 def test_a_reward_model_judges_the_stage_behind_it(tmp_path: Path, server: ScriptedServer) -> None:
-    """It is trained and kept, neither evaluated nor registered; what it judged is the candidate."""
+    """It is trained and kept, neither evaluated nor registered; what it judged is the candidate.
+
+    What `grpo` learned from its and another reward is what `ppo` goes on from.
+    """
     path = write_project(tmp_path, server.base_url, gate=LENIENT)
     path.write_text(path.read_text("utf-8") + REWARDED, "utf-8")
     config, reporter = load_config(path), RecordingReporter(SilentReporter())
     summary = run(config, reporter)
     assert summary.outcome == "PASS"
     steps = [step.step for step in reporter.times]
-    assert {"train:learn", "train:judge", "train:reinforce", "evaluate:reinforce"} <= set(steps)
+    judged = {"train:compare", "evaluate:compare", "train:reinforce", "evaluate:reinforce"}
+    assert {"train:learn", "train:judge"} | judged <= set(steps)
     assert "evaluate:judge" not in steps
     (model,) = Registry(Catalogue(config.home)).models()
     lineage = Registry(Catalogue(config.home)).show(model.id).version.lineage
-    assert [stage["name"] for stage in lineage["stages"]] == ["read", "learn", "reinforce"]
+    assert [stage["name"] for stage in lineage["stages"]] == ["read", "learn", "compare", "reinforce"]
+    (compared,) = [step for step in Catalogue(config.home).step_runs() if step.step == "train:compare"]
+    seen = TrainResult.model_validate(compared.result["train"])
+    assert all(len(seen.logged(name)) == len(seen.metrics) for name in ("reward", "reward_model", "reward_token_f1"))
+    assert "equal_groups" in summary.report.read_text(encoding="utf-8")
     again = RecordingReporter(SilentReporter())
     assert run(config, again).model_version == summary.model_version
     assert all(step.cached for step in again.times if step.step.startswith("train:"))

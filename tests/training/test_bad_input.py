@@ -18,7 +18,7 @@ from data_catalog import files
 from data_catalog.errors import MachineError, TrainingError
 from tests.training.test_train import run, spec_of
 from tests.training.tiny import STAGE_SPECS, build_model, messages, payloads, preference, train_job, weights
-from training.compatibility import PREFERENCE
+from training.compatibility import PREFERENCE, SAMPLING
 from training.conversation import in_order
 from training.specs import SftSpec
 from training.worker import _known
@@ -107,7 +107,7 @@ def test_other_numbers_that_are_none(field: str, value: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - {"kto", "ppo", "classify"}))
+@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - SAMPLING - {"kto", "classify"}))
 def test_a_dataset_of_one_row_is_trained_on(base: Path, tmp_path: Path, stage: str) -> None:
     result = run(train_job(tmp_path, base, spec_of(stage, "lora", log_steps=1), payloads(stage, 1)))
     assert (result.steps, result.ledger.rows) == (4, 1)
@@ -120,7 +120,7 @@ def test_a_dataset_of_one_pair_gives_kto_no_mismatched_answer(base: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - {"ppo"}))
+@pytest.mark.parametrize("stage", sorted(set(STAGE_SPECS) - SAMPLING))
 def test_one_row_of_nan_is_enough_to_stop(base: Path, tmp_path: Path, stage: str) -> None:
     """One token of one row is broken. TRL's KTO takes the mean over the other rows, and would go on."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)

@@ -10,7 +10,17 @@ import pytest
 from pydantic import ValidationError
 
 from tests.training.tiny import REQUIRED, STAGE_SPECS
-from training.compatibility import ADAPTED_TYPE, PACKABLE, PREFERENCE, Combination, adapter_of, follows, refusal, table
+from training.compatibility import (
+    ADAPTED_TYPE,
+    PACKABLE,
+    PREFERENCE,
+    SAMPLING,
+    Combination,
+    adapter_of,
+    follows,
+    refusal,
+    table,
+)
 from training.method_specs import (
     AdapterSpec,
     FullSpec,
@@ -45,7 +55,7 @@ def settings_of(cell: Combination) -> dict[str, Any]:
 
 
 def test_the_table_has_every_cell_once() -> None:
-    assert len(CELLS) == 9 * 9 * 2 * 2
+    assert len(CELLS) == 9 * 11 * 2 * 2
     assert len({(cell.method, cell.stage, cell.packing, cell.recompute) for cell in CELLS}) == len(CELLS)
 
 
@@ -56,7 +66,7 @@ def test_what_is_refused_is_what_does_not_work() -> None:
         packed_prompt = cell.packing and cell.method in SOFT
         recomputed_cache = cell.recompute and cell.method in WITH_A_CACHE
         headless = cell.stage in ("reward", "ppo") and cell.method not in (FullSpec, LoraSpec)
-        answers = cell.stage == "ppo" and cell.recompute
+        answers = cell.stage in SAMPLING and (cell.recompute or cell.method in SOFT)
         refused = packed_pairs or packed_prompt or recomputed_cache or headless or answers
         assert (cell.refusal is not None) == refused, cell
 

@@ -19,8 +19,9 @@ from data_catalog.errors import TrainingError
 from data_catalog.model_files import first_difference, model_manifest, take_in
 from data_catalog.records import Message, Request, Sampling
 from tests.training.test_classify import METHODS as IN_TEST_CLASSIFY
+from tests.training.test_groups import METHODS as IN_TEST_GROUPS
 from tests.training.test_ppo import METHODS as IN_TEST_PPO
-from tests.training.test_train import OTHER_HEADS, run
+from tests.training.test_train import OTHER_HEADS, OWN_ANSWERS, run
 from tests.training.test_train import RATES as IN_TEST_TRAIN
 from tests.training.tiny import STAGE_SPECS, Lines, facts, payloads, train_job
 from training.compatibility import adapter_of, table
@@ -188,9 +189,12 @@ def test_every_stage_that_is_not_refused_is_trained() -> None:
     trained_here = {("sft", method["name"]) for method in VARIANTS.values()}
     trained_here |= {(stage, VARIANTS[variant]["name"]) for stage, variant in OTHER_STAGES}
     trained_there = {
-        (stage, method) for stage in STAGE_SPECS.keys() - OTHER_HEADS - {"classify"} for method in IN_TEST_TRAIN
+        (stage, method)
+        for stage in STAGE_SPECS.keys() - OTHER_HEADS - OWN_ANSWERS - {"classify"}
+        for method in IN_TEST_TRAIN
     }
     trained_there |= {(stage, method) for stage in OTHER_HEADS for method in IN_TEST_PPO}
+    trained_there |= {(stage, method) for stage in OWN_ANSWERS for method in IN_TEST_GROUPS}
     trained_there |= {("classify", method) for method in IN_TEST_CLASSIFY}
     let_through = {(cell.stage, cell.method.model_fields["name"].default) for cell in table() if cell.refusal is None}
     assert let_through == trained_here | trained_there

@@ -12,6 +12,7 @@ import pytest
 
 from tests.training.test_train import spec_of
 from tests.training.tiny import STAGE_SPECS, Lines, messages, payloads, write_parquet
+from training.compatibility import SAMPLING
 from training.inspecting import inspect
 from training.specs import InspectCheck, InspectJob, InspectResult, SeenRow
 
@@ -42,7 +43,7 @@ def test_every_stage_shows_its_rows_and_passes(base: Path, tmp_path: Path, stage
         assert len(row.ids) == len(row.tokens) == len(row.roles) == len(row.loss)
         assert "<|pad|>" not in row.tokens
     assert result.cells >= result.tokens >= result.target_tokens
-    assert (result.target_tokens == 0) == (stage == "ppo")
+    assert (result.target_tokens == 0) == (stage in SAMPLING)
 
 
 @pytest.mark.parametrize("packing", [False, True])

@@ -25,7 +25,8 @@ from training.reward_model import RewardModel
 from training.rows import Encoder, RawRow
 from training.specs import PpoSpec
 from training.stages.base import Setting
-from training.stages.ppo import PpoTrainer, RolloutOrder, ppo_trainer
+from training.stages.ppo import PpoTrainer, ppo_trainer
+from training.stages.rollouts import RolloutOrder
 from training.train import STAGES
 
 METHODS = ("full", "lora")
@@ -178,8 +179,8 @@ def test_the_order_of_rollouts() -> None:
         assert [rollout for rollout, _ in turns] == [3 * epoch + n for n in (0,) * 12 + (1,) * 12 + (2,) * 6]
         for number in range(3):
             of_rollout = [prompt for rollout, prompt in turns if rollout == 3 * epoch + number]
-            assert sorted(of_rollout) == sorted(order.prompts_of(3 * epoch + number) * 3)
-        once = [prompt for number in range(3) for prompt in order.prompts_of(3 * epoch + number)]
+            assert sorted(of_rollout) == sorted(order.rows_of(3 * epoch + number) * 3)
+        once = [prompt for number in range(3) for prompt in order.rows_of(3 * epoch + number)]
         assert sorted(once) == list(range(10))
         seen.append([prompt for _, prompt in turns])
     assert seen[0] != seen[1]
@@ -254,7 +255,7 @@ def test_the_loop_starts_at_its_reference(source: ModelSource) -> None:
     told = trainer.roll_out(0)
     assert trainer._seen["kl"][0] == pytest.approx(0, abs=1e-3)
     assert told.values.abs().max() == 0
-    prompts = [trainer.prompts[index].prompt for index in trainer.order.prompts_of(0)]
+    prompts = [trainer.prompts[index].prompt for index in trainer.order.rows_of(0)]
     rows = [ids[mask.bool()].tolist() for ids, mask in zip(told.ids, told.attention_mask, strict=True)]
     assert [row[: len(prompt)] for row, prompt in zip(rows, prompts, strict=True)] == prompts
     expected = lengths(rows) - 2.0 * (~told.ended).float()

@@ -136,8 +136,10 @@ def test_what_makes_a_stage_larger(wide: Path) -> None:
     assert told(max_length=256) > told(max_length=128)
     assert told(gradient_checkpointing=True) < told()
     assert told("dpo") > told("kto")
-    assert told("ppo") > told("sft")
     assert told("classify") > told("sft")  # a line for every word
+    assert told("ppo") > told("grpo") > told("sft")
+    assert told("grpo") > told("grpo", reward="token_f1") > told("grpo", reward="token_f1", kl_weight=0)
+    assert told("rloo") == told("grpo")
 
 
 def test_operations_of_a_step(wide: Path) -> None:

@@ -14,11 +14,13 @@ from training.models import open_source
 from training.specs import (
     ClassifySpec,
     DpoSpec,
+    GrpoSpec,
     KtoSpec,
     OrpoSpec,
     PpoSpec,
     PretrainSpec,
     RewardSpec,
+    RlooSpec,
     SftSpec,
     SimpoSpec,
     StageSpec,
@@ -71,6 +73,12 @@ SHOWN_ELSEWHERE = {
     "templates": "test_classify: test_a_row_is_a_line_for_every_word",
     "content_free": "../evaluation/test_classifying: test_calibration_takes_out_what_a_text_that_says_nothing_gets",
     "likelihood_weight": "test_classify: test_the_first_loss_is_its_formula",
+    "group_size": "test_groups: test_each_prompt_is_answered_by_a_group",
+    "reward": "test_groups: test_several_rewards_are_weighed",
+    "clip_high": "test_group_math: test_grpo_reads_its_settings",
+    "importance": "test_group_math: test_grpo_reads_its_settings",
+    "scale": "test_group_math: test_grpo_reads_its_settings",
+    "normalise": "test_group_math: test_rloo_reads_its_settings",
     "sft_weight": "test_preferences: test_simpo_is_its_formula",
 }
 
@@ -81,7 +89,20 @@ def setting(base: Path) -> Setting:
 
 
 @pytest.mark.parametrize(
-    "kind", [PretrainSpec, SftSpec, DpoSpec, KtoSpec, OrpoSpec, SimpoSpec, RewardSpec, PpoSpec, ClassifySpec]
+    "kind",
+    [
+        PretrainSpec,
+        SftSpec,
+        DpoSpec,
+        KtoSpec,
+        OrpoSpec,
+        SimpoSpec,
+        RewardSpec,
+        PpoSpec,
+        GrpoSpec,
+        RlooSpec,
+        ClassifySpec,
+    ],
 )
 def test_no_field_is_forgotten(kind: type[StageSpec]) -> None:
     assert set(kind.model_fields) <= CHANGED.keys() | SHOWN_ELSEWHERE.keys()

@@ -19,7 +19,7 @@ from data_catalog.records import Message, Request, Sampling
 from tests.training.tiny import identical, payloads, train_job
 from training.environment import worker_environment
 from training.host import refuse_threads
-from training.specs import CompleteJob, CompleteResult, JobFailure, SftSpec, TrainJob, TrainResult
+from training.specs import CompleteJob, CompleteResult, GrpoSpec, JobFailure, SftSpec, TrainJob, TrainResult
 from training.worker import main
 
 ENVIRONMENT = {**os.environ, **worker_environment()}
@@ -184,6 +184,33 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_model(
     assert 25 <= result.resumed_from_step <= 45
     assert identical(job.output, plain[0].output)
     assert result.metrics == plain[1].metrics
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_rollout_it_learns_on_from_the_same_answers(
+    base: Path, tmp_path: Path, host: HostClient
+) -> None:
+    """Of each rollout's four steps all but the first one need answers that only the checkpoint still has."""
+    given = {"method": "lora", "learning_rate": 5e-3, "max_length": 128, "reward": "token_f1", "max_new_tokens": 6}
+    rollouts = {"rollout": 4, "group_size": 2, "batch_size": 4, "passes": 2, "epochs": 8}
+    spec = GrpoSpec.model_validate({**given, **rollouts, "log_steps": 1, "checkpoint_steps": 3})
+    results = []
+    for name in ("whole", "killed"):
+        job = train_job(tmp_path / name, base, spec, payloads("grpo", 4))
+        files = write(job, tmp_path / name)
+        if name == "killed":
+            pid = host.start(*files)
+            host.until("step", job=str(files[0]), step=6)
+            os.kill(pid, signal.SIGKILL)
+            assert host.until("ended", job=str(files[0]))[-1]["exit"] == -signal.SIGKILL
+        host.start(*files)
+        assert host.until("ended", job=str(files[0]))[-1]["exit"] == 0
+        results.append((job, TrainResult.model_validate_json(files[1].read_bytes())))
+    (whole, expected), (killed, result) = results
+    assert expected.steps == 32
+    assert 3 <= result.resumed_from_step < 32
+    assert result.metrics == expected.metrics
+    assert identical(killed.output, whole.output)
 
 
 @pytest.mark.slow

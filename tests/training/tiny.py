@@ -18,11 +18,13 @@ from training.process import Progress
 from training.specs import (
     ClassifySpec,
     DpoSpec,
+    GrpoSpec,
     KtoSpec,
     OrpoSpec,
     PpoSpec,
     PretrainSpec,
     RewardSpec,
+    RlooSpec,
     SftSpec,
     SimpoSpec,
     StageSpec,
@@ -38,6 +40,8 @@ STAGE_SPECS: dict[str, type[StageSpec]] = {
     "simpo": SimpoSpec,
     "reward": RewardSpec,
     "ppo": PpoSpec,
+    "grpo": GrpoSpec,
+    "rloo": RlooSpec,
     "classify": ClassifySpec,
 }
 LABELS = {"moving": ["moves", "it turns"], "still": ["still"], "管路": ["管道", "pipe"]}
@@ -152,7 +156,7 @@ def payloads(stage: str, count: int = 24) -> list[dict[str, Any]]:
         return [{"text": f"{answer} {answer}"} for _, answer in pairs]
     if stage == "classify":
         return labelled(count)
-    if stage in ("sft", "ppo"):
+    if stage in ("sft", "ppo", "grpo", "rloo"):
         return [messages(question, answer) for question, answer in pairs]
     return [preference(question, answer, pairs[-1 - n][1] + " Or not.") for n, (question, answer) in enumerate(pairs)]
 

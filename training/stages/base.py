@@ -48,7 +48,7 @@ class Setting:
     precision: torch.dtype
     checkpoints: Path
     reward_model: Path | None = None
-    """Directory of the reward model, for `ppo`."""
+    """Directory of the reward model, for stages that are `judged`."""
     pieces: int = 1
     """In how many equal parts a batch is computed; their gradients are added up, and the order of rows stays."""
 

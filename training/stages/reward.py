@@ -50,7 +50,7 @@ class BradleyTerryTrainer(GuardedTrainer, RewardTrainer):
 
 
 class Reward(PairStage):
-    """Preference pairs in, a reward model out; it judges answers for a `ppo` stage and answers nothing itself."""
+    """Preference pairs in, a reward model out; it judges answers for a stage behind it and answers nothing itself."""
 
     name = "reward"
 
