@@ -9,6 +9,9 @@ SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# One test process a core, which keeps to it (tests/conftest.py); a training test takes up to 2 GiB. The pipeline with a real
+# vLLM has the machine to itself.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 export TORCH_INDEX
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
@@ -49,12 +52,13 @@ demo: setup ## the whole pipeline on the sandbox: documents in, a promoted model
 
 .PHONY: test
 test: lint ## everything: lint, types, layers, fast tests, then servers, training and the pipeline
-	$(BIN)/python -m pytest -m 'not slow and not gpu' $(ARGS)
-	$(BIN)/python -m pytest -m 'slow and not gpu' $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not gpu' $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not vllm and not gpu' $(ARGS)
+	$(BIN)/python -m pytest -m 'vllm and not gpu' $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow and not gpu' $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not gpu' $(ARGS)
 
 .PHONY: test-gpu
 test-gpu: setup ## the tests that need a CUDA device

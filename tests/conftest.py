@@ -28,6 +28,13 @@ os.environ.update(
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)
 
+# Several test processes at once (pytest-xdist): each keeps to cores of its own, and so do its children. Threads of
+# torch wait for one another, so that two processes that share two cores take far longer than one after the other.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    os.sched_setaffinity(0, own or cores)
+
 # Deadlines measure the machine rather than the code, and two cores are often shared. A change is judged by the same
 # examples as the one before it; `pytest --hypothesis-profile=searching` looks for new ones.
 settings.register_profile("searching", deadline=None, print_blob=True)
