@@ -220,7 +220,7 @@ def test_every_method_learns_and_resumes(base: Path, tmp_path: Path, method: str
 def test_held_out_texts_are_classified(base: Path, tmp_path: Path) -> None:
     """From chance to nearly all of them, in each of two wordings, by parts of makers that it has not seen."""
     labels = {"moving": ["moves"], "still": ["still"], "管路": ["管道", "pipe"]}
-    spec = spec_of("classify", "lora", labels=labels, templates=WORDINGS[::2], epochs=8, warmup_share=0)
+    spec = spec_of("classify", labels=labels, templates=WORDINGS[::2], epochs=8, warmup_share=0)
     held_out = labelled(24, start=56)
     before = scored(base, held_out, spec)
     job = train_job(tmp_path, base, spec, labelled(40))
