@@ -51,6 +51,10 @@ class SuiteSpec(Spec):
     budget: int | None = Field(default=None, ge=2)
     """Rows up to which a gate that is INCONCLUSIVE on `limit` samples may ask more. The samples are then drawn by lot,
     the same ones each time, and the gate's error is spread over its looks."""
+    development_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows up to `limit` that is set aside, by lot, for `tutelage sweep` to choose settings on. No gate
+    asks them, so what was chosen on them doesn't flatter the gate; like the others they never enter training data.
+    Default because where nothing is chosen the gate can use them all."""
 
     @field_validator("path")
     @classmethod

@@ -7,10 +7,10 @@ text `{"text"}`. Nothing here generates text.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from data_catalog.errors import DataError
+from data_catalog.errors import ConfigError, DataError
 from data_catalog.identity import digest
 from data_catalog.records import Message, Record, Request, Sampling
 from data_catalog.text import fold
@@ -33,12 +33,35 @@ class Suite(Record):
     """Answered examples that stand before each question."""
     reserve: tuple[Sample, ...] = ()
     """What a gate may ask beside `samples`, within the suite's `budget`."""
+    development: tuple[Sample, ...] = ()
+    """What settings are chosen on, and no gate asks."""
     digest: str
 
     @property
     def all_samples(self) -> tuple[Sample, ...]:
-        """The samples and the reserve: all that may ever be asked, and must never be trained on."""
+        """The samples and the reserve: all that a gate may ever ask."""
         return (*self.samples, *self.reserve)
+
+    @property
+    def kept_apart(self) -> tuple[Sample, ...]:
+        """What must never be trained on: all that a gate may ask, and what settings are chosen on."""
+        return (*self.all_samples, *self.development)
+
+    def for_development(self) -> Suite:
+        """Return the suite of the samples that settings are chosen on, under a name of its own.
+
+        Raises:
+            ConfigError: none are set aside.
+        """
+        if not self.development:
+            raise ConfigError(
+                f"suite `{self.name}` has no samples to choose on: the gate asks all of them, and what is chosen on "
+                "the gate's own samples flatters the gate",
+                valid=f"`suites.{self.name}.development_share` above 0, such as 0.3",
+                next_step=f"add `development_share: 0.3` to suites.{self.name}; the gate then asks the other rows",
+            )
+        whole = self.model_copy(update={"name": f"{self.name}:development", "samples": self.development})
+        return whole.only({sample.id for sample in self.development})
 
     def grown(self, size: int) -> Suite:
         """Return the suite with its first `size` samples, reserve included."""
@@ -49,8 +72,15 @@ class Suite(Record):
             samples=every[:size],
             shots=self.shots,
             reserve=every[size:],
+            development=self.development,
             digest=_suite_digest(self.spec, every[:size], self.shots),
         )
+
+    def only(self, ids: Collection[str]) -> Suite:
+        """Return the suite of these samples alone, without a reserve."""
+        samples = tuple(sample for sample in self.samples if sample.id in ids)
+        digest_ = _suite_digest(self.spec, samples, self.shots)
+        return Suite(name=self.name, spec=self.spec, samples=samples, shots=self.shots, digest=digest_)
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -71,20 +101,22 @@ def load_suite(name: str, spec: SuiteSpec) -> Suite:
         ConfigError: a parameter of the scorer is wrong.
     """
     spec.scorer.prepare()
-    samples, reserve = _drawn(_read(name, spec), spec)
-    if spec.prompted and any(sample.plain for sample in (*samples, *reserve)):
+    drawn, reserve = _drawn(_read(name, spec), spec)
+    samples, development = _set_aside(name, drawn, spec.development_share)
+    if spec.prompted and any(sample.plain for sample in (*drawn, *reserve)):
         raise DataError(
             f"suite `{name}` has rows of plain `text`, which no prompt stands before",
             valid="such a suite without `system`, `templates` and `shots`",
             next_step=f"take them out of `suites.{name}`, or make the rows `question` and `answers`",
         )
-    shots = _draw_shots(name, spec, (*samples, *reserve))
+    shots = _draw_shots(name, spec, (*drawn, *reserve))
     return Suite(
         name=name,
         spec=spec,
         samples=samples,
         shots=shots,
         reserve=reserve,
+        development=development,
         digest=_suite_digest(spec, samples, shots),
     )
 
@@ -106,6 +138,28 @@ def _drawn(samples: tuple[Sample, ...], spec: SuiteSpec) -> tuple[tuple[Sample, 
         return samples, ()
     by_lot = sorted(samples, key=lambda sample: digest(["draw", sample.id]))[: spec.budget]
     return tuple(by_lot[: spec.limit]), tuple(by_lot[spec.limit :])
+
+
+def _set_aside(name: str, samples: tuple[Sample, ...], share: float) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Return the samples that a gate asks, and those that settings are chosen on, each in the order of the file.
+
+    By lot of their ids, with a salt of its own: the draw of a `budget` must not decide which ones they are.
+    """
+    if share == 0:
+        return samples, ()
+    count = round(share * len(samples))
+    if not 0 < count < len(samples):
+        raise DataError(
+            f"suite `{name}`: `development_share: {share:g}` of {len(samples)} rows is {count}",
+            valid="a share that leaves rows on both sides",
+            next_step=f"change suites.{name}.development_share, or give the suite more rows",
+        )
+    lots = sorted(samples, key=lambda sample: digest(["development", sample.id]))
+    chosen = {sample.id for sample in lots[:count]}
+    return (
+        tuple(sample for sample in samples if sample.id not in chosen),
+        tuple(sample for sample in samples if sample.id in chosen),
+    )
 
 
 def _draw_shots(name: str, spec: SuiteSpec, samples: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -177,7 +231,7 @@ def _asked(sample: Sample, suite: Suite, template: str) -> Iterator[tuple[tuple[
 
 def questions(suite: Suite) -> list[str]:
     """Return every question of the suite, for the decontamination of training data."""
-    return [sample.question for sample in suite.all_samples]
+    return [sample.question for sample in suite.kept_apart]
 
 
 def _prompt(sample: Sample, suite: Suite, template: str) -> tuple[Message, ...]:
@@ -200,6 +254,7 @@ def _suite_digest(spec: SuiteSpec, samples: Sequence[Sample], shots: Sequence[Sa
         "path": True,
         "limit": True,
         "budget": True,
+        "development_share": True,
         "label": True,
         "shots_from": True,
         "scorer": {"human"},

@@ -25,6 +25,8 @@ from flows.report.words import visible
 from training.specs import InspectCheck, InspectJob, InspectResult, SeenRow
 
 _COLOURS = {"system": "magenta", "user": "cyan", "assistant": "yellow"}
+RUNS = 100_000
+"""Steps that are searched for a stage's newest training: all; a sweep alone leaves hundreds."""
 _BETWEEN = "\u2502"
 
 
@@ -61,7 +63,7 @@ def start_model(config: Config, stage: StageConfig) -> Path:
     if not (config.home / CATALOGUE_NAME).is_file():
         return config.student.model
     earlier = config.stages[: config.stages.index(stage)]
-    done = [run for run in Catalogue(config.home).step_runs() if run.status is RunStatus.DONE]
+    done = [run for run in Catalogue(config.home).step_runs(limit=RUNS) if run.status is RunStatus.DONE]
     for before in reversed([one for one in earlier if one.train.stage != "reward"]):
         for run in done:
             model = stage_directory(config.home, run.step, run.fingerprint) / "model"

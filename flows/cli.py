@@ -61,6 +61,7 @@ COMMANDS: dict[str, Entry] = {
     "gate": Entry("flows.commands.gate", "gate", "Try a gate before it decides on anything."),
     "serve": Entry("flows.commands.serve", "serve", "Serve the flows: Prefect UI, typed forms, schedule."),
     "advise": Entry("flows.commands.advise", "advise", "Plan the training stages for a model, a machine and a goal."),
+    "sweep": Entry("flows.commands.sweep", "sweep", "Try settings of a stage, and choose by the gate's metric."),
     "doctor": Entry("flows.commands.doctor", "doctor", "Check this machine and this project."),
     "sandbox": Entry("flows.commands.sandbox", "sandbox", "Make a new world for the offline sandbox."),
 }

@@ -51,7 +51,7 @@ def leaks(rows: Iterable[tuple[int, Mapping[str, Any]]], suites: Sequence[Suite]
     """Yield (number of the row, suite, question) for rows that hold a question: as a user's turn, or inside a text."""
     origin: dict[tuple[str, ...], tuple[str, str]] = {}
     for suite in suites:
-        for sample in suite.all_samples:
+        for sample in suite.kept_apart:
             origin.setdefault(tuple(words(sample.question)), (suite.name, sample.question))
     origin.pop((), None)
     long_ones = Phrases(asked for asked in origin if len(asked) >= MIN_WORDS)

@@ -99,6 +99,7 @@ def describe(config: Config) -> str:
     suites = {name: load_suite(name, suite) for name, suite in config.suites.items()}
     for name, suite in suites.items():
         more = f" (up to {len(suite.all_samples):,} for the gate)" if suite.reserve else ""
+        more += f", and {len(suite.development):,} to choose on" if suite.development else ""
         scorer = suite.spec.scorer.described(suite.samples)
         lines.append(f"suite      {name}: {len(suite.samples):,} samples{more}, {scorer}")
     labels = labels_of({name: suite.all_samples for name, suite in suites.items()})

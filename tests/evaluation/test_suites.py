@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_catalog.errors import DataError
+from data_catalog.errors import ConfigError, DataError
 from evaluation.scorers.abstention import Abstention
 from evaluation.scorers.contains import Contains
 from evaluation.scorers.groundedness import Groundedness
@@ -284,3 +284,40 @@ def test_a_bad_row_of_a_table_is_named_and_splits_are_not_mixed(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match="can't be read"):
         load_suite("gold", SuiteSpec(path=path))
+
+
+def _many(folder: Path, count: int = 20) -> Path:
+    return write(folder, *({"question": f"Question {n}?", "answers": [str(n)]} for n in range(count)))
+
+
+def test_a_development_share_is_asked_by_no_gate_and_kept_from_training(tmp_path: Path) -> None:
+    path = _many(tmp_path)
+    whole = load_suite("gold", SuiteSpec(path=path))
+    suite = load_suite("gold", SuiteSpec(path=path, development_share=0.3))
+    assert (len(suite.samples), len(suite.development)) == (14, 6)
+    asked = {sample.id for sample in suite.all_samples}
+    chosen_on = suite.for_development()
+    assert chosen_on.name == "gold:development"
+    assert not asked & {sample.id for sample in chosen_on.samples}
+    assert asked | {sample.id for sample in chosen_on.samples} == {sample.id for sample in whole.samples}
+    assert sorted(questions(suite)) == sorted(questions(whole))
+    assert len({whole.digest, suite.digest, chosen_on.digest}) == 3
+    again = load_suite("gold", SuiteSpec(path=path, development_share=0.3))
+    assert again == suite
+
+
+def test_a_development_share_leaves_the_budget_to_the_gate(tmp_path: Path) -> None:
+    spec = SuiteSpec(path=_many(tmp_path), limit=10, budget=18, development_share=0.5)
+    suite = load_suite("gold", spec)
+    assert (len(suite.samples), len(suite.reserve), len(suite.development)) == (5, 8, 5)
+    grown = suite.grown(13)
+    assert not {sample.id for sample in grown.samples} & {sample.id for sample in suite.development}
+    assert grown.development == suite.development
+
+
+def test_a_suite_without_a_development_share_is_not_chosen_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="flatters the gate") as refused:
+        load_suite("gold", SuiteSpec(path=_many(tmp_path))).for_development()
+    assert "development_share: 0.3" in refused.value.next_step
+    with pytest.raises(DataError, match=r"`development_share: 0.1` of 3 rows is 0"):
+        load_suite("gold", SuiteSpec(path=_many(tmp_path, 3), development_share=0.1))

@@ -89,6 +89,12 @@ def test_a_stage_starts_from_what_the_one_before_it_left(tmp_path: Path) -> None
     catalogue.finish_step(run, {})
     assert start_model(config, learn) == model
     assert start_model(config, config.stages[0]) == STUDENT
+    with catalogue.store.writing() as con:  # a sweep since then
+        con.execute(
+            "INSERT INTO step_runs SELECT 'run-' || n, 'sweep:learn', 'g' || n, 'done', 4e9 + n, 4e9 + n, '{}', '' "
+            "FROM range(150) AS r (n)"
+        )
+    assert start_model(config, learn) == model
 
 
 def test_the_newest_version_of_the_stage_is_taken(tmp_path: Path) -> None:
