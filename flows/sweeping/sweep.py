@@ -24,12 +24,6 @@ from flows.sweeping.samplers import SAMPLERS
 from flows.sweeping.space import Parameter, parse_parameter
 from flows.sweeping.trials import Bench, Trial, TrialState, run_trials, shares_for
 
-NOT_SWEPT = {
-    "reward": "a reward model answers no suite",
-    "ppo": "it needs the reward model of a stage before it",
-}
-
-
 @dataclass(frozen=True)
 class Wanted:
     """What a user asks of a sweep. `parameters` as on the command line; `budget` in seconds."""
@@ -115,13 +109,19 @@ def primary_rule(stage: StageConfig) -> GateRule | None:
 
 def _stage(config: Config, name: str) -> StageConfig:
     stage = next((stage for stage in config.stages if stage.name == name), None)
-    swept = ", ".join(stage.name for stage in config.stages if stage.train.stage not in NOT_SWEPT)
+    swept = ", ".join(stage.name for stage in config.stages if _why_not_swept(stage) is None)
     if stage is None:
         raise ConfigError(f"no stage `{name}`", valid=swept, next_step="name one with --stage")
-    if stage.train.stage in NOT_SWEPT:
-        reason = NOT_SWEPT[stage.train.stage]
+    reason = _why_not_swept(stage)
+    if reason is not None:
         raise ConfigError(f"stage {name} ({stage.train.stage}) can't be swept: {reason}", valid=swept)
     return stage
+
+
+def _why_not_swept(stage: StageConfig) -> str | None:
+    if stage.train.stage == "reward":
+        return "a reward model answers no suite"
+    return "it needs the reward model of a stage before it" if stage.train.judged else None
 
 
 def _parameters(texts: Sequence[str], stage: StageConfig) -> tuple[Parameter, ...]:
