@@ -24,6 +24,7 @@ from flows.sweeping.samplers import SAMPLERS
 from flows.sweeping.space import Parameter, parse_parameter
 from flows.sweeping.trials import Bench, Trial, TrialState, run_trials, shares_for
 
+
 @dataclass(frozen=True)
 class Wanted:
     """What a user asks of a sweep. `parameters` as on the command line; `budget` in seconds."""
