@@ -89,7 +89,8 @@ def task_ref(files: TaskFiles, *, shots: int | None, chat: bool, run_code: bool)
     """
     check_task(files, run_code=run_code)
     _check_registered(files)
-    data = {} if files.config.get("custom_dataset") else local_data(files)
+    # Only a function stands in for the data set; whatever else is said there, lm-eval loads what the path names.
+    data = {} if files.config.get("custom_dataset") in files.functions else local_data(files)
     return TaskRef(str(files.path), files.name, files.digest, json.dumps(data), contents(data), shots, chat)
 
 
@@ -223,7 +224,9 @@ def _check_registered(files: TaskFiles) -> None:
     from lm_eval.api.registry import METRIC_REGISTRY
 
     for entry in files.config.get("metric_list") or []:
-        name = entry.get("metric") if isinstance(entry, dict) else entry
+        if not isinstance(entry, dict):
+            raise refusal(files, f"metric {entry!r}", "an entry like {metric: acc, aggregation: mean}")
+        name = entry.get("metric")
         own = name in METRIC_REGISTRY or name in files.functions or "process_results" in files.config
         if not own or entry.get("hf_evaluate"):
             raise refusal(files, f"metric `{name}`, which is fetched from the hub", "a metric of lm-eval's own")

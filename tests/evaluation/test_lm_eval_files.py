@@ -91,6 +91,12 @@ def test_what_is_not_carried_is_refused(tmp_path: Path, change: dict[str, Any], 
     assert told in refused(tmp_path)
 
 
+def test_only_a_function_stands_in_for_a_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[lm-eval]'")
+    write_task(tmp_path, {**CHOICES, "custom_dataset": "none", "dataset_path": "cais/mmlu"})
+    assert "Nothing is downloaded" in refused(tmp_path)
+
+
 def test_functions_are_named_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\ndef docs(rows): return rows\n")
     (tmp_path / "common").write_text("process_docs: !function helper.docs\n")
