@@ -36,6 +36,8 @@ def test_a_task_is_found_by_its_name_with_its_data_beside_it(tmp_path: Path) -> 
     assert files.path == tmp_path / "parts" / "parts.yaml"
     assert local_data(files)["dataset_kwargs"] == {"data_files": {"test": str(tmp_path / "parts" / "rows.jsonl")}}
     assert files.functions == ()
+    assert "names no task" in refused(tmp_path, "")
+    assert find_task("suite", tmp_path / "parts", "") == files
 
 
 def test_an_unknown_task_is_told_with_those_there_are(tmp_path: Path) -> None:
