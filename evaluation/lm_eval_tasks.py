@@ -18,9 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import BaseLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
-
 from data_catalog.errors import ConfigError, DataError, MissingDependency, TutelageError
 from data_catalog.identity import digest
 from evaluation.lm_eval_files import ANSWER_LENGTHS, TaskFiles, check_task, contents, local_data, refusal
@@ -168,7 +165,10 @@ def _turns(messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep lm-eval's progress bars and remarks off the terminal, and its templates in jinja's sandbox."""
+    # Here, not above: the types of a configuration import nothing heavy.
     import lm_eval.utils
+    from jinja2 import BaseLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
 
     own = lm_eval.utils.env
     if not isinstance(own, SandboxedEnvironment):
