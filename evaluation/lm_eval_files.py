@@ -56,7 +56,7 @@ class TaskFiles(NamedTuple):
 
 
 def find_task(suite: str, directory: Path, name: str) -> TaskFiles:
-    """Return the task of this name in a directory of YAML files, its subdirectories included.
+    """Return the task of this name in a directory of YAML files, its subdirectories included; of none, the only one.
 
     Raises:
         DataError: there is no such directory, two files give a task this name, or a YAML can't be read.
@@ -80,12 +80,16 @@ def find_task(suite: str, directory: Path, name: str) -> TaskFiles:
             continue
         if isinstance(task, str):
             named.setdefault(task, []).append(path)
+    if not name and len(named) == 1:
+        (name,) = named
     paths = named.get(name, [])
     if not paths and unread:
         raise unread[0]
     if not paths:
         raise ConfigError(
-            f"suite `{suite}`: no YAML under {directory} has `task: {name}`",
+            f"suite `{suite}`: no YAML under {directory} has `task: {name}`"
+            if name
+            else f"suite `{suite}` names no task, and {directory} has {len(named)}",
             valid=f"one of {', '.join(sorted(named))}" if named else "a *.yaml file with `task:` in it",
             next_step=f"correct `suites.{suite}.scorer.task`, or add the task's YAML there (a group has several "
             "tasks: make a suite of each)",

@@ -18,9 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import BaseLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
-
 from data_catalog.errors import ConfigError, DataError, MissingDependency, TutelageError
 from data_catalog.identity import digest
 from evaluation.lm_eval_files import ANSWER_LENGTHS, TaskFiles, check_task, contents, local_data, refusal
@@ -89,7 +86,8 @@ def task_ref(files: TaskFiles, *, shots: int | None, chat: bool, run_code: bool)
     """
     check_task(files, run_code=run_code)
     _check_registered(files)
-    data = {} if files.config.get("custom_dataset") else local_data(files)
+    # Only a function stands in for the data set; whatever else is said there, lm-eval loads what the path names.
+    data = {} if files.config.get("custom_dataset") in files.functions else local_data(files)
     return TaskRef(str(files.path), files.name, files.digest, json.dumps(data), contents(data), shots, chat)
 
 
@@ -167,7 +165,10 @@ def _turns(messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep lm-eval's progress bars and remarks off the terminal, and its templates in jinja's sandbox."""
+    # Here, not above: the types of a configuration import nothing heavy.
     import lm_eval.utils
+    from jinja2 import BaseLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
 
     own = lm_eval.utils.env
     if not isinstance(own, SandboxedEnvironment):
@@ -223,7 +224,9 @@ def _check_registered(files: TaskFiles) -> None:
     from lm_eval.api.registry import METRIC_REGISTRY
 
     for entry in files.config.get("metric_list") or []:
-        name = entry.get("metric") if isinstance(entry, dict) else entry
+        if not isinstance(entry, dict):
+            raise refusal(files, f"metric {entry!r}", "an entry like {metric: acc, aggregation: mean}")
+        name = entry.get("metric")
         own = name in METRIC_REGISTRY or name in files.functions or "process_results" in files.config
         if not own or entry.get("hf_evaluate"):
             raise refusal(files, f"metric `{name}`, which is fetched from the hub", "a metric of lm-eval's own")

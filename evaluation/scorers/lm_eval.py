@@ -32,8 +32,8 @@ class LmEval(Scorer):
     """
 
     name: Literal["lm_eval"] = "lm_eval"
-    task: str
-    """What the YAML says under `task`."""
+    task: str = ""
+    """What the YAML says under `task`. Empty: the only task of the directory."""
     metric: str = ""
     """`acc`, `acc_norm`, `exact_match`, or one with its filter, as lm-eval writes it: `exact_match,strict-match`.
     Empty: the first of the task's `metric_list`, and its first filter."""
@@ -61,7 +61,7 @@ class LmEval(Scorer):
         ref = lm_eval_tasks.task_ref(files, shots=self.shots, chat=self.chat, run_code=self.run_code)
         opened = lm_eval_tasks.open_task(ref)
         metric = lm_eval_tasks.check_metric(opened, self.metric)
-        described = f"lm_eval task {self.task}, {lm_eval_tasks.described(opened)}, {metric}, files {ref.digest[:12]}"
+        described = f"lm_eval task {files.name}, {lm_eval_tasks.described(opened)}, {metric}, files {ref.digest[:12]}"
         shared = {
             "ref": ref._asdict(),
             "metric": metric,
@@ -74,7 +74,7 @@ class LmEval(Scorer):
             key = lm_eval_tasks.document_digest(opened, place)
             times[key] += 1
             # A document that stands twice in a benchmark counts twice, as it does in lm-eval.
-            identity = make_id("sample", {"task": self.task, "document": key, "time": times[key]})
+            identity = make_id("sample", {"task": files.name, "document": key, "time": times[key]})
             samples.append(_sample(identity, opened, place, {**shared, "document": key}, chat=self.chat))
         return tuple(samples)
 

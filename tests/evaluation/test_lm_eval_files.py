@@ -36,6 +36,8 @@ def test_a_task_is_found_by_its_name_with_its_data_beside_it(tmp_path: Path) -> 
     assert files.path == tmp_path / "parts" / "parts.yaml"
     assert local_data(files)["dataset_kwargs"] == {"data_files": {"test": str(tmp_path / "parts" / "rows.jsonl")}}
     assert files.functions == ()
+    assert "names no task" in refused(tmp_path, "")
+    assert find_task("suite", tmp_path / "parts", "") == files
 
 
 def test_an_unknown_task_is_told_with_those_there_are(tmp_path: Path) -> None:
@@ -89,6 +91,12 @@ def test_data_that_are_not_on_this_machine_are_refused(tmp_path: Path, change: d
 def test_what_is_not_carried_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
     write_task(tmp_path, {**CHOICES, **change})
     assert told in refused(tmp_path)
+
+
+def test_only_a_function_stands_in_for_a_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[lm-eval]'")
+    write_task(tmp_path, {**CHOICES, "custom_dataset": "none", "dataset_path": "cais/mmlu"})
+    assert "Nothing is downloaded" in refused(tmp_path)
 
 
 def test_functions_are_named_and_not_run(tmp_path: Path) -> None:

@@ -111,6 +111,11 @@ def test_a_metric_from_the_hub_is_refused(tmp_path: Path) -> None:
             load(write_task(tmp_path, {**ANSWERS, "metric_list": [metric]}), "parts")
 
 
+def test_a_metric_without_its_settings_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="metric 'acc'"):
+        load(write_task(tmp_path, {**CHOICES, "metric_list": ["acc"]}))
+
+
 def test_templates_are_rendered_in_a_sandbox(tmp_path: Path) -> None:
     attack = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(DataError, match="SecurityError"):
