@@ -33,7 +33,7 @@ def group_advantages(rewards: torch.Tensor, group: int, scale: Literal["group", 
 def leave_one_out_advantages(rewards: torch.Tensor, group: int, *, normalise: bool) -> torch.Tensor:
     """Return r less the mean of the others of its group; normalised over all answers where asked for.
 
-    Source: arXiv 2402.14740, equation 8.
+    Source: arXiv 2402.14740.
     """
     grouped = rewards.view(-1, group)
     others = (grouped.sum(dim=1, keepdim=True) - grouped) / (group - 1)
@@ -42,7 +42,7 @@ def leave_one_out_advantages(rewards: torch.Tensor, group: int, *, normalise: bo
 
 
 def penalised(rewards: torch.Tensor, log_ratios: torch.Tensor, mask: torch.Tensor, kl_weight: float) -> torch.Tensor:
-    """Return what answers earn less `kl_weight` · the sum of log(policy/reference). Source: 2402.14740, equation 3."""
+    """Return what answers earn less `kl_weight` · the sum of log(policy/reference). Source: arXiv 2402.14740."""
     return rewards - kl_weight * (log_ratios * mask).sum(dim=1)
 
 
@@ -51,7 +51,7 @@ def token_ratios(
 ) -> torch.Tensor:
     """Return exp(logps - old_logps) of each token; with `sequence` their geometric mean in an answer, (answers, 1).
 
-    Source: arXiv 2507.18071, equation 7.
+    Source: arXiv 2507.18071.
     """
     logs = (logps - old_logps) * mask
     if importance == "sequence":
@@ -68,7 +68,7 @@ def clipped_losses(ratios: torch.Tensor, advantages: torch.Tensor, low: float, h
 
 
 def weighed_losses(ratios: torch.Tensor, logps: torch.Tensor, advantages: torch.Tensor, high: float) -> torch.Tensor:
-    """Return -sg(min(ρ, 1 + high))·A·log π, where sg has no gradient: CISPO, arXiv 2506.13585, equation 4."""
+    """Return -sg(min(ρ, 1 + high))·A·log π, where sg has no gradient: CISPO, arXiv 2506.13585, section 3.1."""
     return -ratios.clamp(max=1 + high).detach() * advantages * logps
 
 
@@ -76,7 +76,7 @@ def divergences(logps: torch.Tensor, reference_logps: torch.Tensor, ratios: torc
     """Return ρ·(π_ref/π - log(π_ref/π) - 1) of each token: an estimate of the KL divergence that is never negative.
 
     The ratio ρ makes it one of the policy as it is now, not as it was when it answered. Source: arXiv 2402.03300,
-    equation 4; with ρ 2512.02556, section 3.1, as in TRL.
+    equation 4; with ρ 2512.02556, as in TRL.
     """
     log_ratios = reference_logps - logps
     return ratios * (log_ratios.exp() - log_ratios - 1)

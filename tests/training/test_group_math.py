@@ -188,7 +188,7 @@ def advantages_by_trl(kind: Any, spec: Any) -> torch.Tensor:
     policy, reference = Bare(training=True), Bare()
     lengths = told.mask.sum(dim=1).tolist()
     prompts, answers = [[1]] * len(lengths), [[7] * length for length in lengths]
-    rest = (None, answers, None, {}, None, None) if spec.stage == "grpo" else (answers,)
+    rest: tuple[Any, ...] = (None, answers, None, {}, None, None) if spec.stage == "grpo" else (answers,)
     trainer = Bare(
         accelerator=SimpleNamespace(
             device=torch.device("cpu"),

@@ -160,9 +160,9 @@ def test_each_prompt_is_answered_by_a_group(source: ModelSource) -> None:
     prompts = [trainer.prompts[row].prompt for row in trainer.order.rows_of(0)]
     assert all(prompts[place] == prompts[place // 4 * 4] for place in range(8))
     torch.testing.assert_close(told.advantages.view(2, 4).sum(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(told.ids, told.attention_mask, strict=True)]
-    assert [row[: len(prompt)] for row, prompt in zip(rows, prompts, strict=True)] == prompts
-    earned = last_tokens(rows) - 9 * (~told.ended).float()
+    read = [ids[mask.bool()].tolist() for ids, mask in zip(told.ids, told.attention_mask, strict=True)]
+    assert [row[: len(prompt)] for row, prompt in zip(read, prompts, strict=True)] == prompts
+    earned = last_tokens(read) - 9 * (~told.ended).float()
     torch.testing.assert_close(told.advantages, group_math.group_advantages(earned, 4, "group"))
 
 

@@ -81,7 +81,9 @@ class GroupTrainer(RolloutTrainer):
         mask = answered.mask
         logps = _stacked([part.logps for part in parts], mask.shape[1])
         reference_logps = _stacked([part.reference_logps for part in parts], mask.shape[1])
-        rewards = {name: torch.cat([part.rewards[name] for part in parts]) for name in self.rewarder.weights}
+        rewards: dict[str, torch.Tensor] = {
+            name: torch.cat([part.rewards[name] for part in parts]) for name in self.rewarder.weights
+        }
         total = self.rewarder.total(rewards)
         check_rewards(total, [row.id for row in rows])
         earned = total.to(mask.device) - self.spec.unfinished_penalty * (~answered.ended).float()

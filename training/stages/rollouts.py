@@ -69,20 +69,20 @@ class RolloutOrder(EpochOrder):
 
     def __init__(self, rows: int, *, seed: int, rollout: int, passes: int, group: int = 1) -> None:
         super().__init__([1] * rows, seed=seed)
-        self._rows, self._rollout, self._passes, self._group = rows, rollout, passes, group
+        self._count, self._rollout, self._passes, self._group = rows, rollout, passes, group
 
     @property
     def rollouts(self) -> int:
         """Rollouts of one epoch; the last may be a smaller one."""
-        return -(-self._rows // self._group // self._rollout)
+        return -(-self._count // self._group // self._rollout)
 
     def __len__(self) -> int:
-        return self._rows * self._passes
+        return self._count * self._passes
 
     def rows_of(self, rollout: int) -> list[int]:
         """Return the rows of a rollout, those of a prompt one behind the other."""
         epoch, number = divmod(rollout, self.rollouts)
-        order = np.random.default_rng([self._seed, epoch]).permutation(self._rows // self._group)
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._count // self._group)
         chosen = order[number * self._rollout :][: self._rollout]
         return [int(index) * self._group + copy for index in chosen for copy in range(self._group)]
 
@@ -92,7 +92,7 @@ class RolloutOrder(EpochOrder):
             shuffle = np.random.default_rng([self._seed, rollout, 0x99])
             rows = self.rows_of(rollout)
             for _ in range(self._passes):
-                yield from (rollout * self._rows + rows[place] for place in shuffle.permutation(len(rows)))
+                yield from (rollout * self._count + rows[place] for place in shuffle.permutation(len(rows)))
 
 
 class _Turns(Dataset[dict[str, int]]):
