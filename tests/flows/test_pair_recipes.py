@@ -244,7 +244,7 @@ def test_what_is_rated_alike_or_can_not_be_read_makes_no_pair(project: Callable[
 
 def test_the_prompts_are_in_the_language_of_the_checks(project: Callable[..., Project]) -> None:
     found = project(first_word, language="zh")
-    made = found.make({"name": "aspect_ratings", "answers": ["student", "small"], "margin": 1}, samples=1)
+    made = found.make({"name": "aspect_ratings", "answers": ["teacher", "small"], "margin": 1}, samples=1)
     assert found.rows(made) == [(PRESSURE, "31", "Brixal"), (WEIGHT, "223", "Brixal")]
     assert all("只根据这份文档作答" in prompt for prompt in found.small.prompts)
     assert sum("每个方面 1 到 5 分" in prompt for prompt in found.large.prompts) == 4
