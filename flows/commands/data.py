@@ -13,7 +13,7 @@ from flows.project import project_options
 if TYPE_CHECKING:
     from data_catalog.catalogue import Catalogue
 
-FORMATS = ("text", "messages", "sharegpt", "alpaca", "prompt_completion", "preference")
+FORMATS = ("text", "messages", "sharegpt", "alpaca", "prompt_completion", "preference", "label")
 """The values of `data_catalog.row_formats.RowFormat`, which a test compares: importing it would slow `--help` down."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

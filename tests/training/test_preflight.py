@@ -137,7 +137,7 @@ def test_what_makes_a_stage_larger(wide: Path) -> None:
     assert told(gradient_checkpointing=True) < told()
     assert told("dpo") > told("kto")
     assert told("classify") > told("sft")  # a line for every word
-    assert told("ppo") > told("grpo") > told("sft")
+    assert told("ppo") == told("grpo") > told("sft")  # each holds a reference and a reward model
     assert told("grpo") > told("grpo", reward="token_f1") > told("grpo", reward="token_f1", kl_weight=0)
     assert told("rloo") == told("grpo")
 
