@@ -280,7 +280,7 @@ def _check_methods(config: Config, tree: _Tree) -> None:
 
 
 def _check_rewards(config: Config, tree: _Tree) -> None:
-    """A judged stage needs the reward model of a stage before it, and a reward model is of use to such a one alone."""
+    """A judged stage needs the reward model of a stage before it; a reward model alone is no student."""
     kinds = [stage.train.stage for stage in config.stages]
     for index, stage in enumerate(config.stages):
         where: Location = ("stages", index)
@@ -290,11 +290,10 @@ def _check_rewards(config: Config, tree: _Tree) -> None:
                 (*where, "train", "stage"),
                 f"{stage.train.stage} needs a stage with `train: {{stage: reward}}` before it{instead}",
             )
-        if stage.train.stage == "reward" and not any(later.train.judged for later in config.stages[index:]):
+        if set(kinds) == {"reward"}:
             tree.problem(
                 (*where, "train", "stage"),
-                "a reward model is for a stage of kind ppo behind it, or of kind grpo or rloo with `reward: model`; "
-                "there is none",
+                "a reward model answers nothing and is no version; add a stage that trains the student, such as sft",
             )
         if stage.train.stage == "reward" and stage.gate:
             tree.problem((*where, "gate"), "a reward model answers no suite; put the gate behind the stage it judges")

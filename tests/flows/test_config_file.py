@@ -105,11 +105,14 @@ REWARDED = """\
 def test_a_reward_model_and_ppo_belong_together(folder: Path) -> None:
     judge, reinforce = REWARDED.split("  - name: reinforce")
     reinforce = "  - name: reinforce" + reinforce
-    assert "stages[1].train.stage: a reward model is for a stage of kind ppo" in problems(folder, GOOD + judge)
+    alone = GOOD[: GOOD.index("  - name: learn")] + judge
+    assert "stages[0].train.stage: a reward model answers nothing" in problems(folder, alone)
     assert "stages[1].train.stage: ppo needs a stage with" in problems(folder, GOOD + reinforce)
     assert "stages[1].train.stage: ppo needs a stage with" in problems(folder, GOOD + reinforce + judge)
     gated = judge + "    gate: [{suite: gold, require: better}]\n" + reinforce
     assert "stages[1].gate: a reward model answers no suite" in problems(folder, GOOD + gated)
+    (folder / "tutelage.yaml").write_text(GOOD + judge)  # for `curate.reward` of a later run
+    assert [stage.train.stage for stage in load_config(folder / "tutelage.yaml").stages] == ["sft", "reward"]
     (folder / "tutelage.yaml").write_text(GOOD + REWARDED)
     assert [stage.train.stage for stage in load_config(folder / "tutelage.yaml").stages] == ["sft", "reward", "ppo"]
 
@@ -125,11 +128,10 @@ def test_groups_of_answers_need_a_reward_model_only_where_it_judges_them(folder:
     )
     assert needed in problems(folder, GOOD + reinforce)
     assert needed in problems(folder, GOOD + both)
-    assert "or of kind grpo or rloo with `reward: model`; there is none" in problems(folder, GOOD + judge + checked)
     assert "group_size: a group of 1 has no other answer" in problems(
         folder, GOOD + checked.replace("method: lora", "method: lora, group_size: 1")
     )
-    for stages in (checked, judge + reinforce, judge + both):
+    for stages in (checked, judge + checked, judge + reinforce, judge + both):
         (folder / "tutelage.yaml").write_text(GOOD + stages)
         assert load_config(folder / "tutelage.yaml").stages[-1].train.stage == kind
 
