@@ -23,7 +23,7 @@ from tests.training.test_groups import METHODS as IN_TEST_GROUPS
 from tests.training.test_ppo import METHODS as IN_TEST_PPO
 from tests.training.test_train import OTHER_HEADS, OWN_ANSWERS, run
 from tests.training.test_train import RATES as IN_TEST_TRAIN
-from tests.training.tiny import STAGE_SPECS, Lines, facts, payloads, train_job
+from tests.training.tiny import STAGE_SPECS, UNUSED, Lines, facts, payloads, train_job
 from training.compatibility import adapter_of, table
 from training.inference import LocalCompleter
 from training.methods import METHODS, load_student, method_for
@@ -362,7 +362,7 @@ def test_lora_plus_trains_b_faster(base: Path) -> None:
     rows = [RawRow(str(number), row) for number, row in enumerate(payloads("sft", 4))]
     material = STAGES["sft"].encode(spec, source, rows, [], 0.0)
     model = method_for(spec).prepare(method_for(spec).load(source, torch.float32), spec, source)
-    trainer = STAGES["sft"].trainer(spec, model, material, Setting(source, torch.float32, Path("unused")), [])
+    trainer = STAGES["sft"].trainer(spec, model, material, Setting(source, torch.float32, UNUSED), [])
     rates = {}
     for group in trainer.create_optimizer().param_groups:
         for parameter in group["params"]:

@@ -20,7 +20,7 @@ from evaluation.scorers.parts import Answer
 from evaluation.scorers.token_f1 import TokenF1
 from tests.training.test_train import StopAt, run
 from tests.training.test_train import spec_of as taught
-from tests.training.tiny import STAGE_SPECS, Lines, facts, identical, messages, payloads, train_job
+from tests.training.tiny import STAGE_SPECS, UNUSED, Lines, facts, identical, messages, payloads, train_job
 from training import group_math
 from training.actor_critic import Answered, joined, look
 from training.methods import method_for
@@ -125,9 +125,7 @@ def test_a_reward_model_is_needed_where_it_is_asked(base: Path, tmp_path: Path, 
 # --- The loop ---------------------------------------------------------------------------------------------------------
 
 
-def loop(
-    stage: str, source: ModelSource, score: Any, folder: Path = Path("unused"), count: int = 4, **settings: Any
-) -> Any:
+def loop(stage: str, source: ModelSource, score: Any, folder: Path = UNUSED, count: int = 4, **settings: Any) -> Any:
     spec, kind = spec_of(stage, settings.pop("method", "lora"), **settings), STAGES[stage]
     assert isinstance(kind, GroupStage)
     rows = [RawRow(f"r{number}", row) for number, row in enumerate(payloads(stage, count))]

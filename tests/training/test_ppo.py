@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from data_catalog.errors import Interrupted, TrainingError
 from tests.training.test_train import StopAt, run
 from tests.training.test_train import spec_of as taught
-from tests.training.tiny import STAGE_SPECS, Lines, identical, payloads, train_job, weights
+from tests.training.tiny import STAGE_SPECS, UNUSED, Lines, identical, payloads, train_job, weights
 from training import ppo_math
 from training.actor_critic import ActorCritic, answer, look
 from training.ledger import LedgerBook
@@ -194,7 +194,7 @@ def test_a_rollout_is_whole_minibatches() -> None:
 # --- The loop ---------------------------------------------------------------------------------------------------------
 
 
-def loop(source: ModelSource, score: Any, folder: Path = Path("unused"), count: int = 8, **settings: Any) -> PpoTrainer:
+def loop(source: ModelSource, score: Any, folder: Path = UNUSED, count: int = 8, **settings: Any) -> PpoTrainer:
     spec = spec_of("ppo", settings.pop("method", "lora"), **settings)
     rows = [RawRow(f"r{number}", row) for number, row in enumerate(payloads("ppo", count))]
     material = STAGES["ppo"].encode(spec, source, rows, [], 0.0)
@@ -292,7 +292,7 @@ def test_centring_holds_the_mean_reward_at_zero(source: ModelSource) -> None:
     material = STAGES["reward"].encode(spec, source, rows, [], 0.0)
     method = STAGES["reward"].method(spec)
     model = method.prepare(method.load(source, torch.float32), spec, source)
-    trainer = STAGES["reward"].trainer(spec, model, material, Setting(source, torch.float32, Path("unused")), [])
+    trainer = STAGES["reward"].trainer(spec, model, material, Setting(source, torch.float32, UNUSED), [])
     with torch.no_grad():
         for name, parameter in trainer.model.named_parameters():
             if "score" in name:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from data_catalog.errors import TrainingError
 from tests.training.test_train import run, spec_of
-from tests.training.tiny import payloads, train_job
+from tests.training.tiny import UNUSED, payloads, train_job
 from training.ledger import LedgerBook
 from training.methods import method_for
 from training.models import ModelSource, open_source
@@ -63,7 +63,7 @@ def material_of(source: ModelSource, spec: Any) -> Material:
 def trainer_of(source: ModelSource, spec: Any) -> Any:
     model = method_for(spec).prepare(method_for(spec).load(source, torch.float32), spec, source)
     return STAGES[spec.stage].trainer(
-        spec, model, material_of(source, spec), Setting(source, torch.float32, Path("unused")), []
+        spec, model, material_of(source, spec), Setting(source, torch.float32, UNUSED), []
     )
 
 

@@ -26,7 +26,7 @@ from trl.trainer.utils import use_adapter
 
 from data_catalog.errors import TrainingError
 from tests.training.test_methods import PROBE, disturb, prepared
-from tests.training.tiny import payloads
+from tests.training.tiny import UNUSED, payloads
 from training.method_specs import Ia3Spec, LoraSpec, PTuningSpec
 from training.methods import Lora, logits, method_for
 from training.models import ModelSource, open_source
@@ -49,7 +49,7 @@ def fresh(source: ModelSource) -> Any:
 def dpo_trainer(source: ModelSource, model: Any, spec: StageSpec) -> PreferenceTrainer:
     rows = [RawRow(str(number), row) for number, row in enumerate(payloads("dpo", 8))]
     material = Dpo().encode(spec, source, rows, [], 0.0)
-    return Dpo().trainer(spec, model, material, Setting(source, torch.float32, Path("unused")), [])  # type: ignore[arg-type]
+    return Dpo().trainer(spec, model, material, Setting(source, torch.float32, UNUSED), [])  # type: ignore[arg-type]
 
 
 def test_a_prefix_with_gradient_checkpointing(source: ModelSource) -> None:

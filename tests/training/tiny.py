@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ STAGE_SPECS: dict[str, type[StageSpec]] = {
     "rloo": RlooSpec,
     "classify": ClassifySpec,
 }
+UNUSED = Path(os.environ["HF_HOME"]).with_name("unused")
+"""Where a trainer would write that is only built; transformers makes the directory. It goes with the tests' home."""
 LABELS = {"moving": ["moves", "it turns"], "still": ["still"], "管路": ["管道", "pipe"]}
 REQUIRED: dict[str, dict[str, Any]] = {"classify": {"labels": LABELS}}
 """What a stage can't be without."""
