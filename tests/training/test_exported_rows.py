@@ -15,7 +15,7 @@ from data_catalog.row_files import ENDINGS
 from data_catalog.row_formats import RowFormat, to_payload
 from tests.training.tiny import payloads
 
-STAGE_OF = {Kind.TEXT: "pretrain", Kind.MESSAGES: "sft", Kind.PREFERENCE: "dpo"}
+STAGE_OF = {Kind.TEXT: "pretrain", Kind.MESSAGES: "sft", Kind.PREFERENCE: "dpo", Kind.LABEL: "classify"}
 
 
 @pytest.fixture(scope="module")
