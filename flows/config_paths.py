@@ -7,9 +7,10 @@ from pathlib import Path
 from evaluation.scorers import Scorer
 from evaluation.scorers.judged import JudgeScorer
 from evaluation.shipped import shipped_path
+from evaluation.specs import SuiteSpec
 from flows.config import Config, StageConfig
 from generators.pairs.specs import PairSpec
-from generators.specs import TeacherSpec
+from generators.specs import CurateSpec, GenerateSpec, RecipeSpec, TeacherSpec
 
 TEMPLATE_SUFFIX = ".jinja"
 RECIPE_SUFFIX = ".py"
@@ -29,80 +30,96 @@ def pair_templates(spec: PairSpec) -> list[str]:
 
 def absolute(config: Config, base: Path) -> Config:
     """Return the configuration with every path made absolute."""
+    return _Paths(base).config(config)
 
-    def path(value: Path) -> Path:
-        return (base / value.expanduser()).resolve()
 
-    def served(spec: TeacherSpec) -> TeacherSpec:
-        directory = path(Path(spec.model))
+class _Paths:
+    """Makes the paths of each section absolute; `base` is the configuration's folder."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def config(self, config: Config) -> Config:
+        return config.model_copy(
+            update={
+                "generate": self._generate(config.generate),
+                "curate": self._curate(config.curate),
+                "home": self._path(config.home),
+                "documents": config.documents.model_copy(
+                    update={"paths": tuple(map(self._path, config.documents.paths))}
+                ),
+                "teacher": self._served(config.teacher),
+                "judges": {name: self._served(spec) for name, spec in config.judges.items()},
+                "stages": tuple(map(self._stage, config.stages)),
+                "student": config.student.model_copy(update={"model": self._path(config.student.model)}),
+                "replay": self._path(config.replay) if config.replay else None,
+                "suites": {name: self._suite(suite) for name, suite in config.suites.items()},
+            }
+        )
+
+    def _path(self, value: Path) -> Path:
+        return (self._base / value.expanduser()).resolve()
+
+    def _named(self, value: str, suffix: str) -> str:
+        """Return a name as it is, and what ends like a file as its path."""
+        return str(self._path(Path(value))) if value.endswith(suffix) else value
+
+    def _template(self, value: str) -> str:
+        return self._named(value, TEMPLATE_SUFFIX)
+
+    def _served(self, spec: TeacherSpec) -> TeacherSpec:
+        directory = self._path(Path(spec.model))
         managed = spec.base_url is None and directory.is_dir()
         return spec.model_copy(update={"model": str(directory)}) if managed else spec
 
-    def template(value: str) -> str:
-        return str(path(Path(value))) if value.endswith(TEMPLATE_SUFFIX) else value
+    def _generate(self, spec: GenerateSpec) -> GenerateSpec:
+        recipes = tuple(map(self._recipe, spec.recipes))
+        return spec.model_copy(update={"recipes": recipes, "targets": tuple(map(self._path, spec.targets))})
 
-    def scorer(spec: Scorer) -> Scorer:
-        if not isinstance(spec, JudgeScorer):
-            return spec
-        human = path(spec.human) if spec.human is not None else None
-        return spec.model_copy(update={"template": template(spec.template), "human": human})
-
-    def shots(source: str | None) -> str | None:
-        return str(path(Path(source))) if source is not None and source.endswith(ROWS_SUFFIX) else source
-
-    def stage(spec: StageConfig) -> StageConfig:
-        pairs = tuple(
-            entry.model_copy(update={key: template(getattr(entry, key)) for key in pair_templates(entry)})
-            for entry in spec.data.pairs
-        )
-        files = {name: path(value) for name in LABELLED if (value := getattr(spec.data, name)) is not None}
-        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs, **files})})
-
-    recipes = tuple(
-        recipe.model_copy(
+    def _recipe(self, spec: RecipeSpec) -> RecipeSpec:
+        shots = spec.shots_from
+        return spec.model_copy(
             update={
-                "recipe": str(path(Path(recipe.recipe))) if recipe.recipe.endswith(RECIPE_SUFFIX) else recipe.recipe,
-                "templates": tuple(map(template, recipe.templates)),
-                "first_templates": tuple(map(template, recipe.first_templates)),
-                "shots_from": shots(recipe.shots_from),
-                "seeds": path(recipe.seeds) if recipe.seeds is not None else None,
+                "recipe": self._named(spec.recipe, RECIPE_SUFFIX),
+                "templates": tuple(map(self._template, spec.templates)),
+                "first_templates": tuple(map(self._template, spec.first_templates)),
+                "shots_from": self._named(shots, ROWS_SUFFIX) if shots is not None else None,
+                "seeds": self._path(spec.seeds) if spec.seeds is not None else None,
             }
         )
-        for recipe in config.generate.recipes
-    )
-    checks = {
-        name: check.model_copy(update={"template": template(check.template)})
-        for name in CHECKS_BY_TEACHER
-        if (check := getattr(config.curate, name)) is not None
-    }
-    reward = config.curate.reward
-    if reward is not None:
-        reward = reward.model_copy(update={"model": path(reward.model)})
-    select = config.curate.select
-    if select is not None:
-        select = select.model_copy(update={key: template(getattr(select, key)) for key in SELECT_TEMPLATES})
-    return config.model_copy(
-        update={
-            "generate": config.generate.model_copy(
-                update={"recipes": recipes, "targets": tuple(map(path, config.generate.targets))}
-            ),
-            "curate": config.curate.model_copy(update={**checks, "reward": reward, "select": select}),
-            "home": path(config.home),
-            "documents": config.documents.model_copy(update={"paths": tuple(map(path, config.documents.paths))}),
-            "teacher": served(config.teacher),
-            "judges": {name: served(spec) for name, spec in config.judges.items()},
-            "stages": tuple(map(stage, config.stages)),
-            "student": config.student.model_copy(update={"model": path(config.student.model)}),
-            "replay": path(config.replay) if config.replay else None,
-            "suites": {
-                name: suite.model_copy(
-                    update={
-                        "path": shipped_path(suite.path) or path(suite.path),
-                        "shots_from": path(suite.shots_from) if suite.shots_from is not None else None,
-                        "scorer": scorer(suite.scorer),
-                    }
-                )
-                for name, suite in config.suites.items()
-            },
+
+    def _curate(self, spec: CurateSpec) -> CurateSpec:
+        changed: dict[str, object] = {
+            name: check.model_copy(update={"template": self._template(check.template)})
+            for name in CHECKS_BY_TEACHER
+            if (check := getattr(spec, name)) is not None
         }
-    )
+        if spec.reward is not None:
+            changed["reward"] = spec.reward.model_copy(update={"model": self._path(spec.reward.model)})
+        if spec.select is not None:
+            templates = {key: self._template(getattr(spec.select, key)) for key in SELECT_TEMPLATES}
+            changed["select"] = spec.select.model_copy(update=templates)
+        return spec.model_copy(update=changed)
+
+    def _stage(self, spec: StageConfig) -> StageConfig:
+        pairs = tuple(
+            entry.model_copy(update={key: self._template(getattr(entry, key)) for key in pair_templates(entry)})
+            for entry in spec.data.pairs
+        )
+        files = {name: self._path(value) for name in LABELLED if (value := getattr(spec.data, name)) is not None}
+        return spec.model_copy(update={"data": spec.data.model_copy(update={"pairs": pairs, **files})})
+
+    def _suite(self, spec: SuiteSpec) -> SuiteSpec:
+        return spec.model_copy(
+            update={
+                "path": shipped_path(spec.path) or self._path(spec.path),
+                "shots_from": self._path(spec.shots_from) if spec.shots_from is not None else None,
+                "scorer": self._scorer(spec.scorer),
+            }
+        )
+
+    def _scorer(self, spec: Scorer) -> Scorer:
+        if not isinstance(spec, JudgeScorer):
+            return spec
+        human = self._path(spec.human) if spec.human is not None else None
+        return spec.model_copy(update={"template": self._template(spec.template), "human": human})

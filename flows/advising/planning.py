@@ -295,6 +295,11 @@ def _seconds(student: Student, machine: Machine, spec: StageSpec, rows: _Rows) -
 
 def _notes(goal: Goal, data: Data, stages: Sequence[PlannedStage], replay: Path | None) -> list[str]:
     notes = []
+    if goal is Goal.CLASSIFICATION:
+        notes.append(
+            "labelled texts in a file can be trained on by `train: {stage: classify}` with their labels and templates "
+            "instead, which scores held-out ones too (docs/stages.md)"
+        )
     if goal is Goal.KNOWLEDGE and replay is None:
         notes.append(
             "without --replay FILE (general rows) the student may forget other skills (arXiv 2403.08763); "

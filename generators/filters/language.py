@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from data_catalog.errors import ConfigError
+from data_catalog.errors import ConfigError, MissingDependency
 from data_catalog.records import Item, Verdict
 from generators.filters.base import answer_of, failed, passed, question_of, text_of
 
@@ -35,7 +35,8 @@ def check(item: Item, languages: Sequence[str]) -> Verdict:
     The score is the confidence in the likeliest wanted one, 0 to 1.
 
     Raises:
-        ConfigError: lingua is not installed, or a code is none of its languages.
+        ConfigError: a code is none of lingua's languages.
+        MissingDependency: lingua is not installed.
     """
     text = f"{question_of(item)}\n{answer_of(item)}" if question_of(item) else text_of(item)
     if sum(map(str.isalpha, text)) < MIN_LETTERS:
@@ -56,7 +57,7 @@ def confidences(text: str, languages: tuple[str, ...]) -> dict[str, float]:
 
 
 def demand(languages: Sequence[str]) -> None:
-    """Raise ConfigError where these languages can't be told; said before anybody is asked."""
+    """Raise what `check` would, before anybody is asked."""
     if languages:
         _detector(tuple(languages))
 
@@ -66,7 +67,7 @@ def _detector(languages: tuple[str, ...]) -> Any:
     try:
         lingua = import_module("lingua")
     except ImportError as error:
-        raise ConfigError(
+        raise MissingDependency(
             "curate.languages needs lingua, which is not installed",
             next_step="pip install 'tutelage[language]' (in a checkout: pip install '.[language]')",
         ) from error

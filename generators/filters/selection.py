@@ -2,9 +2,9 @@
 
 A conversation's score is complexity x quality, each 1 to 6 points (the paper's "evol score"). Taken in the order of
 their scores, one is left out where an earlier one is too like it, until there are N (its "score-first, diversity-aware"
-selection). The paper scores with models that were trained on a teacher's
-rankings; here the teacher gives the points itself, the reason first. How alike two are is told by the cosine of their
-vectors where there is an embedder, as in the paper, and by their five-word runs (Jaccard) where there is none.
+selection). The paper scores with models that were trained on a teacher's rankings; here the teacher gives the points
+itself, the reason first. How alike two are is told by the cosine of their vectors where there is an embedder, as in the
+paper, and by their five-word runs (Jaccard) where there is none.
 """
 
 from __future__ import annotations

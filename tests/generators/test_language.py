@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data_catalog.errors import ConfigError
+from data_catalog.errors import ConfigError, MissingDependency
 from data_catalog.records import Outcome
 from generators.filters import CurateReport, Curator, language
 from generators.specs import CurateSpec
@@ -72,7 +72,7 @@ def test_without_the_library_the_error_names_the_command_before_anybody_is_asked
 ) -> None:
     monkeypatch.setitem(sys.modules, "lingua", None)
     language._detector.cache_clear()
-    with pytest.raises(ConfigError, match=r"pip install 'tutelage\[language\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'tutelage\[language\]'"):
         curate(qa(), languages=["en"])
 
 
